@@ -1,0 +1,266 @@
+"""The order book of one symbol: who rests at which price, in which order, and who meets an incoming order.
+
+Owns the resting orders and the price-time rule; knows nothing of facts, money accounts or ids already used.
+Invariants, which `OrderBook.check` proves: the book is never crossed; no bid rests while an unpriced offer does;
+every resting order has leaves; each level's total is the sum of its orders, first come first served.
+
+How it is laid out, and why:
+
+* A level is a queue (`deque`) of the orders at one price, with their total: the oldest leaves at the left, a new
+  one joins at the right, both at once.
+* A side has its levels in a dict by *rank* and the ranks in a sorted list. Rank is the price on the buying side
+  and the negated price on the selling side, so a higher rank is always the better price and both sides run
+  through the same code. The best rank stands at the end of the list, where most prices come and go: insertion
+  there moves few elements, removal none, and `depth` reads straight off it. A heap would be as quick at the top,
+  but could not list the next levels, nor lose one in the middle, without work.
+* Unpriced offers ("available at any price") are one more level, served before the asks.
+* Who withdraws an order needs no search: its side and price name the level; its leaves come off the total and
+  become 0, and the queue drops such an order when it reaches the head. (No input does so yet.)
+"""
+
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Final, NoReturn, Self
+
+from stocktrade.domain.facts import Reason, Status
+from stocktrade.domain.values import Paise, Side
+
+SIDES: Final[tuple[Side, Side]] = ("BUY", "SELL")
+
+Depth = list[list[int | None]]
+"""Levels, best first, each `[price in paise or None, total shares, number of orders]`."""
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """An order in the book. Only `leaves` ever changes: 0 means that it has left.
+
+    It keeps the `fingerprint` of its input, and `status` and `reason` say how that was answered, so that the
+    exchange's memory of ids can hold the order itself instead of a second record of it.
+    """
+
+    seq: int
+    side: Side
+    order_id: str
+    participant: str
+    symbol_as_sent: str
+    quantity: int
+    price: Paise | None
+    leaves: int
+    fingerprint: int
+    status: ClassVar[Status] = Status.ACCEPTED
+    reason: ClassVar[Reason | None] = None
+
+
+Fill = tuple[Order, int, Paise]
+"""The resting order that was met, how many shares, at which price in paise."""
+
+
+class Level:
+    """The orders at one price, oldest first, and the total of their leaves in shares."""
+
+    __slots__ = ("orders", "total")
+
+    def __init__(self) -> None:
+        self.orders: deque[Order] = deque()
+        self.total = 0
+
+    def add(self, order: Order) -> None:
+        """Queue `order` behind the others."""
+        self.orders.append(order)
+        self.total += order.leaves
+
+    def take(self, wanted: int, price: Paise, fills: list[Fill]) -> int:
+        """Trade up to `wanted` shares at `price`, oldest order first, and note the fills.
+
+        Returns:
+            How many shares are still wanted.
+        """
+        orders = self.orders
+        before = wanted
+        while orders:
+            order = orders[0]
+            leaves = order.leaves
+            if leaves > wanted:
+                order.leaves = leaves - wanted
+                fills.append((order, wanted, price))
+                wanted = 0
+                break
+            order.leaves = 0
+            orders.popleft()
+            fills.append((order, leaves, price))
+            wanted -= leaves
+            if not wanted:
+                break
+        self.total -= before - wanted
+        return wanted
+
+
+class Ladder:
+    """The priced orders of one side. `sign` is 1 for bids and -1 for asks: rank = sign * price."""
+
+    __slots__ = ("levels", "ranks", "sign")
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+        self.levels: dict[int, Level] = {}
+        self.ranks: list[int] = []
+
+    def add(self, order: Order, price: Paise) -> None:
+        """Queue `order` at `price`."""
+        rank = self.sign * price
+        level = self.levels.get(rank)
+        if level is None:
+            level = self.levels[rank] = Level()
+            insort(self.ranks, rank)
+        level.add(order)
+
+    def take(self, wanted: int, worst: int, fills: list[Fill]) -> int:
+        """Trade up to `wanted` shares, best price first, with orders ranked `worst` or better.
+
+        Returns:
+            How many shares are still wanted.
+        """
+        ranks = self.ranks
+        while wanted and ranks:
+            rank = ranks[-1]
+            if rank < worst:
+                break
+            level = self.levels[rank]
+            wanted = level.take(wanted, Paise(rank * self.sign), fills)
+            if not level.orders:
+                ranks.pop()
+                del self.levels[rank]
+        return wanted
+
+    def best_first(self) -> Iterator[tuple[Paise, Level]]:
+        """Price and level, best price first."""
+        return ((Paise(rank * self.sign), self.levels[rank]) for rank in reversed(self.ranks))
+
+
+class OrderBook:
+    """The book of one symbol: `buy` or `sell` what an order can take at once, then `rest` its leaves."""
+
+    __slots__ = ("asks", "bids", "symbol", "unpriced")
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.bids = Ladder(1)
+        self.asks = Ladder(-1)
+        self.unpriced = Level()
+
+    @classmethod
+    def of(cls, symbol: str, orders: Iterable[Order]) -> Self:
+        """The book in which `orders` rest, given in the order of `orders()`."""
+        book = cls(symbol)
+        ladders = {"BUY": book.bids, "SELL": book.asks}
+        for order in orders:
+            if order.price is None:
+                book.unpriced.add(order)
+            else:
+                ladder = ladders[order.side]
+                rank = ladder.sign * order.price
+                if rank not in ladder.levels:
+                    ladder.levels[rank] = Level()
+                ladder.levels[rank].add(order)
+        # Once at the end: one by one, best first, each rank would push all the others aside.
+        for ladder in ladders.values():
+            ladder.ranks = sorted(ladder.levels)
+        return book
+
+    def buy(self, wanted: int, limit: Paise) -> tuple[list[Fill], int]:
+        """Take up to `wanted` shares on offer at `limit` or less.
+
+        An unpriced offer goes at the limit, but at no more than the best priced offer that it stands before;
+        a priced one goes at its own price.
+
+        Returns:
+            The fills in the order of trading, and how many shares are still wanted.
+        """
+        fills: list[Fill] = []
+        asks = self.asks
+        if self.unpriced.orders:
+            price = limit
+            if asks.ranks and -asks.ranks[-1] < limit:
+                price = Paise(-asks.ranks[-1])
+            wanted = self.unpriced.take(wanted, price, fills)
+        return fills, asks.take(wanted, -limit, fills)
+
+    def sell(self, offered: int, limit: Paise | None) -> tuple[list[Fill], int]:
+        """Give up to `offered` shares to the bids at `limit` or more; at any price when it is None.
+
+        Returns:
+            The fills, each at the bid's price, in the order of trading, and how many shares are left.
+        """
+        fills: list[Fill] = []
+        return fills, self.bids.take(offered, limit or 0, fills)
+
+    def rest(self, order: Order) -> None:
+        """Queue the leaves of an order that can take nothing more."""
+        if order.price is None:
+            self.unpriced.add(order)
+        elif order.side == "BUY":
+            self.bids.add(order, order.price)
+        else:
+            self.asks.add(order, order.price)
+
+    def levels(self, side: Side) -> Iterator[tuple[Paise | None, Level]]:
+        """Price and level of one side in the order in which they are served; unpriced offers have None."""
+        if side == "SELL" and self.unpriced.orders:
+            yield None, self.unpriced
+        yield from (self.bids if side == "BUY" else self.asks).best_first()
+
+    def orders(self) -> list[Order]:
+        """Every order at rest in its priority, bids before offers. Copies references only, so it is quick."""
+        orders: list[Order] = []
+        for side in SIDES:
+            for _, level in self.levels(side):
+                orders.extend(level.orders)
+        return orders
+
+    def depth(self, levels: int) -> tuple[Depth, Depth]:
+        """The best `levels` levels of bids and of asks; the unpriced offers are the first level of the asks."""
+        bids, asks = (
+            [[price, level.total, len(level.orders)] for price, level in islice(self.levels(side), levels)]
+            for side in SIDES
+        )
+        return bids, asks
+
+    def check(self) -> None:
+        """Prove the invariants of this module.
+
+        Raises:
+            AssertionError: One does not hold; the message names it. It is raised under `python -O`, too.
+        """
+        for side, ladder in (("BUY", self.bids), ("SELL", self.asks)):
+            if ladder.ranks != sorted(ladder.levels):
+                self._broken(f"ranks and levels of {side} differ")
+            for rank, level in ladder.levels.items():
+                self._check_level(level, side, ladder.sign * rank)
+                if not level.orders:
+                    self._broken(f"empty level at {ladder.sign * rank}")
+        self._check_level(self.unpriced, "SELL", None)
+        if self.bids.ranks:
+            if self.unpriced.orders:
+                self._broken("a bid and an unpriced offer both rest")
+            if self.asks.ranks and self.bids.ranks[-1] >= -self.asks.ranks[-1]:
+                self._broken("crossed")
+
+    def _check_level(self, level: Level, side: str, price: int | None) -> None:
+        newest = 0
+        for order in level.orders:
+            if not 0 < order.leaves <= order.quantity:
+                self._broken(f"order {order.seq} has leaves {order.leaves} of {order.quantity}")
+            if (order.side, order.price) != (side, price):
+                self._broken(f"order {order.seq} is not on its level")
+            if order.seq <= newest:
+                self._broken(f"order {order.seq} is behind {newest}")
+            newest = order.seq
+        if level.total != sum(order.leaves for order in level.orders):
+            self._broken(f"total of {side} at {price} is not the sum of its orders")
+
+    def _broken(self, what: str) -> NoReturn:
+        raise AssertionError(f"book of {self.symbol}: {what}")

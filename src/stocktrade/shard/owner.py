@@ -1,0 +1,495 @@
+"""The life of a shard's owner: claim, recover, take inputs, commit.
+
+Start-up, crash recovery and take-over are one path.
+
+Invariant: what this process believes (books, ledger, positions) is what the journal says, or the object is thrown
+away. A commit that fails leaves memory ahead of the log, so every error in here ends the owner: make a new one,
+which recovers from the log, or stop.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from hashlib import sha256
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from stocktrade.core.exchange import Exchange
+from stocktrade.core.rules import RULES, Rules
+from stocktrade.domain.facts import Fact
+from stocktrade.domain.messages import JournalRecord, SnapshotManifest
+from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
+from stocktrade.failpoints import hit
+from stocktrade.shard import snapshot
+from stocktrade.shard.journal import (
+    Head,
+    InputLine,
+    body_of,
+    decode_entry,
+    digest_of,
+    encode_batch,
+    encode_owner,
+    follows,
+)
+from stocktrade.transport import topics
+from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record, TopicPartition, Writer
+from stocktrade.transport.codec import Dead, decode_input, encode_facts, key_of_symbol
+from stocktrade.transport.partitioner import partition_for
+
+MAX_BATCH_INPUTS: Final = 500
+MAX_BATCH_BYTES: Final = 384 * 1024
+"""Bounds of one journal entry. With escapes and the other fields it stays well below 1 MiB, a broker's limit."""
+
+MERGE_WAIT_S: Final = 0.25
+"""How long an input waits for an earlier one on the other topic before it is taken as it stands."""
+
+SNAPSHOT_EVERY_INPUTS: Final = 50_000
+SNAPSHOT_EVERY_S: Final = 600.0
+SNAPSHOTS_KEPT: Final = 2
+DEAD_LETTER_PREFIX_BYTES: Final = 1024
+"""How much of an oversized input its dead letter carries; its position finds the rest."""
+
+
+class Taken(NamedTuple):
+    """One input that was committed, with the facts that followed from it (none for a dead letter or a forward)."""
+
+    record: Record
+    facts: list[Fact]
+    dead: Dead | None = None
+
+
+class Recovered(NamedTuple):
+    """What it took to recover a shard."""
+
+    from_snapshot: bool
+    inputs_replayed: int
+    ignored_entries: int
+    seconds: float
+
+
+class Owner:
+    """The owner of one shard of a log.
+
+    Args:
+        log: the log; one thread.
+        shard: which shard to own.
+        name: how this process calls itself in the journal.
+        now_ms: the wall clock, for the owner entry only: nothing that is decided depends on it.
+        rules: the exchange's rules; a journal of other rules is refused.
+
+    Raises:
+        Occupied: another live process owns the shard and the log lets it.
+        JournalBroken: the journal has a gap, cannot be read, or does not replay to its digests.
+        LogDamaged: the log ends before the entry that was last known to be durable.
+        UsageError: the journal was written under other rules.
+        Unavailable, Fenced: as the port says.
+    """
+
+    def __init__(
+        self, log: Log, shard: int, *, name: str, now_ms: Callable[[], int], rules: Rules = RULES
+    ) -> None:
+        began = time.monotonic()
+        self.shard = shard
+        self._log = log
+        self._partitions = log.partitions()
+        self._writer: Writer = log.claim(shard)
+        hit("owner.claimed")
+        self._reader: Reader | None = None
+        try:
+            self._recover(rules, began)
+            hit("owner.recovered")
+            self._enter(name, now_ms())
+        except BaseException:
+            self.abandon()
+            raise
+
+    # --- recover -------------------------------------------------------------------------------------------
+
+    def _recover(self, rules: Rules, began: float) -> None:
+        self.exchange = Exchange(rules)
+        self._head = Head()
+        self._head_offset = -1
+        self._next: dict[str, int] = dict.fromkeys(topics.INPUTS, 0)
+        self.epoch = 0
+        self._manifests: list[SnapshotManifest] = []
+        self._snapshot_slices: Iterator[NewRecord] | None = None
+        anchored = self._anchored()
+        manifest = self._restore(rules)
+        replayed = ignored = 0
+        journal = (topics.JOURNAL, self.shard)
+        self._reader = self._log.reader({journal: self._head_offset + 1})
+        for record in _to_the_end(self._reader):
+            entry = decode_entry(record)
+            if not follows(entry, self._head):
+                if entry.entry > self._head.entry + 1:
+                    raise JournalBroken(
+                        f"the journal has a gap before {record.position}",
+                        cause=f"entry {self._head.entry + 1} is missing, the next one is {entry.entry}",
+                        hint="restore the log from a copy; nothing was written",
+                    )
+                ignored += 1  # a zombie's, or a stranger's: no reader counts it
+                continue
+            replayed += self._replay(entry, record)
+            if anchored is not None and anchored.entry == entry.entry and anchored.digest != entry.digest:
+                raise _lost_its_end(anchored, self._head)
+        if anchored is not None and anchored.entry > self._head.entry:
+            raise _lost_its_end(anchored, self._head)
+        self._expected = dict(self._next)
+        self._waiting: list[tuple[int, str, int, Record]] = []
+        self._waiting_since: float | None = None
+        self._known_gaps: set[tuple[str, int]] = set()
+        self._unconfirmed: deque[tuple[bytes, Head]] = deque()
+        self._confirmed = self._head
+        self._since_snapshot = self.exchange.seq - (manifest.seq if manifest else 0)
+        self._snapshot_at = time.monotonic()
+        self.recovered = Recovered(manifest is not None, replayed, ignored, time.monotonic() - began)
+
+    def _anchored(self) -> Head | None:
+        anchor = self._writer.anchor()
+        return None if anchor is None else Head(**json.loads(anchor))
+
+    def _restore(self, rules: Rules) -> SnapshotManifest | None:
+        stored = snapshot.Snapshots()
+        with closing(self._log.reader({(topics.SNAPSHOTS, self.shard): 0})) as reader:
+            stored.feed(_to_the_end(reader))
+        leftovers = stored.leftovers()
+        if leftovers:
+            self._writer.commit([NewRecord(topics.SNAPSHOTS, key, None, self.shard) for key in leftovers])
+        self._manifests = stored.manifests()
+        for manifest in self._manifests:
+            if manifest.rules != rules.name or not self._fits(manifest):
+                continue
+            rows = stored.rows(manifest)
+            if rows is None:
+                continue
+            self.exchange = Exchange.restore(rows, rules)
+            self._head = Head(manifest.entry, manifest.digest)
+            self._head_offset = manifest.journal_offset
+            self._next = {**self._next, **manifest.next_offsets}
+            self.epoch = manifest.epoch
+            return manifest
+        return None
+
+    def _fits(self, manifest: SnapshotManifest) -> bool:
+        with closing(self._log.reader({(topics.JOURNAL, self.shard): manifest.journal_offset})) as reader:
+            for record in _to_the_end(reader, at_most=1):
+                entry = decode_entry(record)
+                return (record.offset, entry.entry, entry.digest) == (
+                    manifest.journal_offset,
+                    manifest.entry,
+                    manifest.digest,
+                )
+        return False
+
+    def _replay(self, entry: JournalRecord, record: Record) -> int:
+        if entry.rules != self.exchange.rules.name:
+            raise UsageError(
+                f"the journal was written under rules {entry.rules!r}",
+                cause=f"this exchange runs {self.exchange.rules.name!r}; entry {entry.entry}, {record.position}",
+                hint="start the exchange with the rules of its journal, or in an empty log",
+            )
+        outputs: list[NewRecord] = []
+        for line in entry.inputs:
+            if line.kind != "order":
+                continue
+            decoded = decode_input(line.topic, (line.text or "").encode())
+            if isinstance(decoded, Dead):
+                raise JournalBroken(
+                    f"the journal holds no order where it says so, at {record.position}", cause=decoded.detail
+                )
+            source = str(Position(line.topic, self.shard, line.offset))
+            outputs += encode_facts(self.exchange.apply(decoded), self.shard, source, line.time_ms)
+        digest = digest_of(entry.prev, body_of(record.value or b""), outputs)
+        if digest != entry.digest:
+            raise JournalBroken(
+                f"the journal does not replay to its digest at {record.position}",
+                cause=f"entry {entry.entry} says {entry.digest[:16]}…, its replay gives {digest[:16]}…",
+                hint="restore the log from a copy; nothing was written",
+            )
+        self._head = Head(entry.entry, entry.digest)
+        self._head_offset = record.offset
+        self._next = {**self._next, **entry.next_offsets}
+        self.epoch = entry.epoch
+        return len(entry.inputs)
+
+    def _enter(self, name: str, time_ms: int) -> None:
+        self.epoch += 1
+        value, head = encode_owner(
+            shard=self.shard,
+            head=self._head,
+            epoch=self.epoch,
+            rules=self.exchange.rules.name,
+            first_seq=self.exchange.seq + 1,
+            next_offsets=self._next,
+            owner=name,
+            time_ms=time_ms,
+        )
+        self._commit(value, head, [])
+
+    # --- take ----------------------------------------------------------------------------------------------
+
+    @property
+    def entry(self) -> int:
+        """The number of the last committed journal entry."""
+        return self._head.entry
+
+    @property
+    def digest(self) -> str:
+        """The digest of the last committed journal entry."""
+        return self._head.digest
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """The next offset of each input topic that is to be read."""
+        return dict(self._expected)
+
+    @property
+    def committed(self) -> dict[str, int]:
+        """The next offset of each input topic after what is journalled."""
+        return dict(self._next)
+
+    def offer(self, records: Iterable[Record]) -> bool:
+        """Take records of the shard's inputs in; they wait until `commit_ready`.
+
+        Whatever the log's client did in between, an offset that was done is skipped. One that lies ahead is
+        believed only when it comes again after a seek: transaction markers leave legal gaps, a client that lost
+        its place leaves the same ones. False says that the caller must seek to `positions` and poll again.
+        """
+        for record in records:
+            expected = self._expected[record.topic]
+            if record.offset < expected:
+                continue
+            if record.offset > expected and (record.topic, expected) not in self._known_gaps:
+                self._known_gaps.add((record.topic, expected))
+                return False
+            self._known_gaps.discard((record.topic, expected))
+            self._expected[record.topic] = record.offset + 1
+            heappush(self._waiting, (record.arrival, record.topic, record.offset, record))
+        return True
+
+    def commit_ready(self, horizon: int) -> list[Taken]:
+        """Match and commit the inputs that nothing earlier can precede any more, one batch at most.
+
+        `horizon` is the poll's: inputs that arrived before it are taken in the order of (arrival, topic, offset).
+        Later ones wait, at most MERGE_WAIT_S, for a possible earlier one of the other topic.
+
+        Raises:
+            Fenced, Unavailable: nothing of the batch counts; this owner is finished.
+        """
+        horizon = self._extended(horizon)
+        taken: list[Taken] = []
+        lines: list[InputLine] = []
+        outputs: list[NewRecord] = []
+        others: list[NewRecord] = []
+        next_offsets = dict(self._next)
+        first_seq = self.exchange.seq + 1
+        size = 0
+        waiting = self._waiting
+        while waiting and waiting[0][0] < horizon and len(lines) < MAX_BATCH_INPUTS and size < MAX_BATCH_BYTES:
+            record = heappop(waiting)[3]
+            next_offsets[record.topic] = record.offset + 1
+            value = record.value or b""
+            decoded = decode_input(record.topic, record.value)
+            at = (record.topic, record.offset, record.time_ms)
+            if isinstance(decoded, Dead):
+                lines.append(InputLine(*at, "dead", None, sha256(value).hexdigest(), decoded.reason))
+                others.append(_dead_letter(record, decoded))
+                taken.append(Taken(record, [], decoded))
+                continue
+            home = self._home(decoded.symbol)
+            if home != self.shard:
+                lines.append(InputLine(*at, "forwarded", None, sha256(value).hexdigest()))
+                others.append(_forward(record, decoded.symbol, home))
+                taken.append(Taken(record, []))
+                continue
+            facts = self.exchange.apply(decoded)
+            outputs += encode_facts(facts, self.shard, str(record.position), record.time_ms)
+            lines.append(InputLine(*at, "order", value.decode()))
+            taken.append(Taken(record, facts))
+            size += len(value)
+        if not lines:
+            return taken
+        entry, head = encode_batch(
+            shard=self.shard,
+            head=self._head,
+            epoch=self.epoch,
+            rules=self.exchange.rules.name,
+            first_seq=first_seq,
+            next_offsets=next_offsets,
+            inputs=lines,
+            outputs=outputs,
+        )
+        self._commit(entry, head, [*outputs, *others])
+        self._next = next_offsets
+        self._since_snapshot += len(lines)
+        return taken
+
+    def _extended(self, horizon: int) -> int:
+        """The horizon, or none at all once the first waiting input has waited long enough."""
+        if not self._waiting or self._waiting[0][0] < horizon:
+            self._waiting_since = None
+            return horizon
+        now = time.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        if now - self._waiting_since < MERGE_WAIT_S:
+            return horizon
+        self._waiting_since = None
+        return self._waiting[0][0] + 1
+
+    def _home(self, symbol: str) -> int:
+        # A malformed symbol has no home; it is refused where it was met.
+        return partition_for(key_of_symbol(symbol), self._partitions) if symbol else self.shard
+
+    def _commit(self, value: bytes, head: Head, outputs: Sequence[NewRecord]) -> None:
+        hit("owner.commit")
+        entry = NewRecord(topics.JOURNAL, str(self.shard).encode(), value, self.shard)
+        anchor = json.dumps(head._asdict()).encode()
+        positions = self._writer.commit([entry, *outputs], anchor=anchor)
+        hit("owner.committed")
+        self._unconfirmed.append((value, head))
+        self._head = head
+        self._head_offset = positions[0].offset
+
+    def confirm(self) -> None:
+        """Read the own journal back: an owner that another one has replaced notices, even when it is idle.
+
+        Raises:
+            Fenced: somebody else continues the chain.
+            JournalBroken: a record of the journal cannot be read.
+        """
+        assert self._reader is not None
+        while records := self._reader.poll(0.0):
+            for record in records:
+                if self._unconfirmed and record.value == self._unconfirmed[0][0]:
+                    self._confirmed = self._unconfirmed.popleft()[1]
+                elif follows(decode_entry(record), self._confirmed):
+                    raise Fenced(
+                        f"shard {self.shard} has another owner",
+                        cause=f"the journal goes on at {record.position} without this process",
+                        hint="this exchange stops; the other one trades on",
+                    )
+
+    # --- snapshot ------------------------------------------------------------------------------------------
+
+    def snapshot_due(self) -> bool:
+        """Whether enough happened since the last snapshot to write one."""
+        if self._snapshot_slices is not None or not self._since_snapshot:
+            return False
+        waited = time.monotonic() - self._snapshot_at
+        return self._since_snapshot >= SNAPSHOT_EVERY_INPUTS or waited >= SNAPSHOT_EVERY_S
+
+    def begin_snapshot(self) -> None:
+        """Take the picture that `continue_snapshot` then writes; trading goes on in between."""
+        self._snapshot_slices = self._slices()
+        self._since_snapshot = 0
+        self._snapshot_at = time.monotonic()
+
+    def _slices(self) -> Iterator[NewRecord]:
+        capture = self.exchange.capture()
+        head, offset, next_offsets, epoch = self._head, self._head_offset, dict(self._next), self.epoch
+
+        def manifest(parts: int, checksum: str) -> SnapshotManifest:
+            made = SnapshotManifest(
+                v=snapshot.FORMAT,
+                shard=self.shard,
+                entry=head.entry,
+                epoch=epoch,
+                journal_offset=offset,
+                rules=self.exchange.rules.name,
+                seq=capture.seq,
+                next_offsets=next_offsets,
+                digest=head.digest,
+                parts=parts,
+                checksum=checksum,
+            )
+            self._manifests.insert(0, made)
+            return made
+
+        # `capture` has run by now, so the picture is of this entry; only the encoding is left for later.
+        return snapshot.encode_parts(capture.rows(), entry=head.entry, shard=self.shard, manifest=manifest)
+
+    def continue_snapshot(self) -> bool:
+        """Write one part of the snapshot that was begun; True while there is more to write."""
+        if self._snapshot_slices is None:
+            return False
+        part = next(self._snapshot_slices, None)
+        if part is None:
+            self._snapshot_slices = None
+            expired, self._manifests = self._manifests[SNAPSHOTS_KEPT:], self._manifests[:SNAPSHOTS_KEPT]
+            for manifest in expired:
+                self._writer.commit(snapshot.tombstones(manifest))
+            return False
+        hit("owner.snapshot")
+        self._writer.commit([part])
+        return True
+
+    # --- stop ----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop cleanly: a snapshot of what happened since the last one, then give the shard up."""
+        try:
+            while self.continue_snapshot():
+                pass
+            if self._since_snapshot:
+                self.begin_snapshot()
+                while self.continue_snapshot():
+                    pass
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Give the shard up at once; whoever comes next recovers it."""
+        if self._reader is not None:
+            self._reader.close()
+        self._writer.close()
+
+
+def _dead_letter(record: Record, dead: Dead) -> NewRecord:
+    headers: dict[str, str] = {
+        "__dlq.errors.topic": record.topic,
+        "__dlq.errors.partition": str(record.partition),
+        "__dlq.errors.offset": str(record.offset),
+        "__dlq.errors.message": f"{dead.reason}: {dead.detail}",
+    }
+    value = record.value
+    if dead.reason == "TOO_LARGE" and value is not None:
+        headers["stocktrade.sha256"] = sha256(value).hexdigest()
+        headers["stocktrade.bytes"] = str(len(value))
+        value = value[:DEAD_LETTER_PREFIX_BYTES]
+    return NewRecord(
+        topics.DEAD_LETTERS,
+        record.key,
+        value,
+        record.partition,
+        record.time_ms,
+        tuple((name, text.encode()) for name, text in headers.items()),
+    )
+
+
+def _forward(record: Record, symbol: str, home: int) -> NewRecord:
+    origin = ("stocktrade.forwarded-from", str(record.position).encode())
+    return NewRecord(record.topic, key_of_symbol(symbol), record.value, home, None, (*record.headers, origin))
+
+
+def _lost_its_end(anchored: Head, head: Head) -> LogDamaged:
+    return LogDamaged(
+        "the log has lost its end: it does not hold what was already committed",
+        cause=f"entry {anchored.entry} ({anchored.digest[:16]}…) was committed, "
+        f"the journal ends at entry {head.entry} ({head.digest[:16]}…)",
+        hint="restore the log from a copy; to accept the loss, move the shard's anchor file away",
+    )
+
+
+def _to_the_end(reader: Reader, at_most: int | None = None) -> Iterator[Record]:
+    """What a reader's partitions hold now, to their ends."""
+    ends: Mapping[TopicPartition, int] = reader.ends()
+    given = 0
+    while not reader.caught_up(ends):
+        for record in reader.poll(1.0):
+            yield record
+            given += 1
+            if given == at_most:
+                return

@@ -1,0 +1,346 @@
+"""The file of the embedded log: made, recognised, opened; and what its errors mean to a user.
+
+Invariant: a file is written to only after its header says that it is ours and of a version that we know. A file
+that is not is left as it is, byte for byte; a missing one appears complete or not at all.
+"""
+
+import errno
+import os
+import sqlite3
+import stat
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from stocktrade.errors import LogDamaged, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.transport.anchor import sync_folder
+from stocktrade.transport.gate import Gate, name_of
+
+APPLICATION_ID: Final = 0x53544B54  # "STKT"
+FORMAT_VERSION: Final = 1
+
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_BYTES: Final = 100
+_OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
+
+# `arrival` numbers all records of the log in the order in which they came; `clock` keeps its last value and the
+# last time that was stamped, so that neither ever goes back, whatever is deleted and however the wall clock is set.
+# `latest` finds the record that a newer one of the same key replaces; it has rows for compacted topics only.
+_SCHEMA: Final = """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE topics (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        append_time INTEGER NOT NULL,
+        compacted INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), arrival INTEGER NOT NULL, time_ms INTEGER NOT NULL)
+        STRICT;
+    CREATE TABLE heads (
+        topic INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        next_offset INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE records (
+        arrival INTEGER PRIMARY KEY,
+        topic INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL,
+        key BLOB,
+        value BLOB,
+        headers BLOB,
+        UNIQUE (topic, partition, offset)
+    ) STRICT;
+    CREATE TABLE latest (
+        topic INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        arrival INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE epochs (shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
+    INSERT INTO clock VALUES (1, 0, 0);
+"""
+_TABLES: Final = frozenset({"meta", "topics", "clock", "heads", "records", "latest", "epochs"})
+
+
+class Database:
+    """The open file: one connection that writes and one that reads.
+
+    Both are for the thread that made them, and the one that writes only for the holder of the gate.
+    """
+
+    def __init__(self, folder: Path, gate: Gate, *, partitions: int, patience_s: float) -> None:
+        """Open the file `log.db` in the folder, and make it first where there is none.
+
+        Raises:
+            Unavailable: it cannot be reached, or is in use by another program.
+            LogDamaged: it is not a log of ours, not whole, or of another version.
+        """
+        self.path = folder / "log.db"
+        self._gate = gate
+        # Only ever waited out against strangers (an open `sqlite3` shell) and against recovery: ours queue at the gate.
+        self._patience_s = patience_s
+        self._identity: tuple[int, int] | None = None
+        self._connections: list[sqlite3.Connection] = []
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise Unavailable(
+                f"this Python brings SQLite {sqlite3.sqlite_version}, which is too old",
+                hint=f"use a Python with SQLite {'.'.join(map(str, _OLDEST_SQLITE))} or later",
+            )
+        try:
+            with explained(self.path):
+                if not os.path.lexists(self.path):
+                    with gate.held():
+                        if not os.path.lexists(self.path):
+                            _create(self.path, partitions)
+                self._identity = _recognise(self.path)
+                self.writing = self._connect("rw")
+                _check_schema(self.writing, self.path)
+                # A no-op, unless somebody has changed the mode by hand.
+                if self.writing.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                    with gate.held():
+                        self.writing.execute("PRAGMA journal_mode = WAL")
+                self.writing.execute("PRAGMA synchronous = FULL")
+                self.reading = self._connect("ro")
+                self.reading.execute("PRAGMA query_only = ON")
+        except BaseException:
+            self.close()
+            raise
+
+    def check_in_place(self) -> None:
+        """Check that the path still names the open file: what is written to a removed one is lost.
+
+        Raises:
+            LogDamaged: it was removed or replaced.
+        """
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            raise LogDamaged(
+                f"{self.path} was removed or replaced while it was in use",
+                hint="end every stocktrade process on this folder, put the file back, and start again",
+            )
+
+    def close(self) -> None:
+        """Close both connections. Safe to call twice."""
+        connections, self._connections = self._connections, []
+        if connections:
+            # The last connection of all processes to close brings the write-ahead log home: a checkpoint, so under
+            # the gate if it can be had. Without the gate it is safe as well, for then SQLite locks everybody out.
+            try:
+                with self._gate.held(timeout_s=min(self._patience_s, 0.5)):
+                    _close(connections)
+            except Unavailable:
+                _close(connections)
+        if self._identity is not None:
+            _forget(self._identity)
+            self._identity = None
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=self._patience_s
+        )
+        self._connections.append(connection)
+        return connection
+
+
+def _close(connections: list[sqlite3.Connection]) -> None:
+    for connection in reversed(connections):
+        with suppress(sqlite3.Error):  # nothing is pending: what was promised was committed before
+            connection.close()
+
+
+def _create(path: Path, partitions: int) -> None:
+    """Make an empty log at the path, whole or not at all. Only for the holder of the gate."""
+    leftover = path.with_name(path.name + "-wal")
+    if leftover.exists() and leftover.stat().st_size:
+        raise LogDamaged(
+            f"{path} is missing, but {leftover.name} is still there",
+            cause="the end of a log without its beginning",
+            hint="put the file back; to begin a new log, use another folder",
+        )
+    made = path.with_name(path.name + ".new")
+    for remains in (made, made.with_name(made.name + "-journal"), made.with_name(made.name + "-wal")):
+        remains.unlink(missing_ok=True)  # of somebody who died at this point
+    connection = sqlite3.connect(made, isolation_level=None)
+    try:
+        connection.executescript(_SCHEMA)
+        connection.execute("INSERT INTO meta VALUES ('partitions', ?)", (partitions,))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    made.rename(path)  # overwrites nothing: the caller looked, and everybody who creates holds the gate
+    sync_folder(path.parent)
+
+
+# The kernel drops all of a process's POSIX locks on a file as soon as the process closes any descriptor of it, and
+# SQLite's locks are of that kind. So the header is read only while this process has the file open nowhere else.
+_files_guard = threading.Lock()
+_open_files: Counter[tuple[int, int]] = Counter()
+
+
+def _recognise(path: Path) -> tuple[int, int]:
+    """Check a file's header, and count it as open; its device and inode.
+
+    Raises:
+        LogDamaged: it is not a log of ours.
+    """
+    with _files_guard:
+        found = os.stat(path)
+        identity = (found.st_dev, found.st_ino)
+        if not _open_files[identity]:
+            if not stat.S_ISREG(found.st_mode):
+                raise _foreign(path, "it is not a regular file")
+            with open(path, "rb") as file:
+                _check_header(path, file.read(_HEADER_BYTES))
+        _open_files[identity] += 1
+        return identity
+
+
+def _forget(identity: tuple[int, int]) -> None:
+    with _files_guard:
+        _open_files[identity] -= 1
+
+
+def _check_header(path: Path, header: bytes) -> None:
+    if not header:
+        raise _foreign(path, "it is empty")
+    if header[: len(_MAGIC)] != _MAGIC[: len(header)]:
+        raise _foreign(path, "it is not a SQLite database")
+    if len(header) < _HEADER_BYTES:
+        raise _foreign(path, "it is cut off within its first 100 bytes")
+    version = int.from_bytes(header[60:64], "big")
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        raise _foreign(path, "it is a database of another program")
+    if version > FORMAT_VERSION:
+        raise LogDamaged(
+            f"{path} was made by a newer stocktrade",
+            cause=f"its format is version {version}, this stocktrade knows up to {FORMAT_VERSION}",
+            hint="upgrade stocktrade",
+        )
+    if version < FORMAT_VERSION:
+        raise _foreign(path, f"its format is version {version}, which no stocktrade ever wrote")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if not tables >= _TABLES:
+        raise _foreign(path, f"it lacks the table {min(_TABLES - tables)}")
+
+
+def _foreign(path: Path, cause: str) -> LogDamaged:
+    return LogDamaged(
+        f"{path} is not a log of stocktrade",
+        cause=cause,
+        hint="nothing was changed. Name another folder, or restore the file from a backup",
+    )
+
+
+@contextmanager
+def explained(path: Path, *, unknown: bool = False) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise in the body into errors for a user.
+
+    Args:
+        path: the file or folder that is worked on.
+        unknown: what fails in the body may have happened all the same.
+
+    Raises:
+        StocktradeError: see `explain`.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explain(error, path, unknown=unknown) from error
+
+
+def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False) -> StocktradeError:
+    """What an error of SQLite or of the operating system means to a user.
+
+    Args:
+        error: what was raised.
+        path: the file or folder that was worked on.
+        unknown: what failed may have happened all the same.
+
+    Returns:
+        LogDamaged where the file is at fault, else Unavailable (or Unknown), or UsageError for a record that SQLite
+        cannot hold.
+    """
+    if isinstance(error, OSError):
+        return _explain_system(error, path, unknown=unknown)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without one: text that is not UTF-8
+    cause = f"{error} ({getattr(error, 'sqlite_errorname', 'undecodable text')})"
+    match code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            # SQLite has rolled back; the commit frame is the last thing that it writes.
+            return Unavailable(
+                f"no space left for {path}",
+                cause=cause,
+                hint="free some space on that disk and try again; nothing was written, and nothing before it is lost",
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Unavailable(
+                f"{name_of(_writer_of(path), 'another program')} keeps {path} locked",
+                cause=cause,
+                hint="close the program that has the file open (a `sqlite3` shell, a backup), then try again",
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_MISMATCH:
+            return LogDamaged(
+                f"{path} is damaged",
+                cause=cause,
+                hint="copy the folder away first; then restore the file (with its -wal) from a backup",
+            )
+        case sqlite3.SQLITE_TOOBIG:
+            return UsageError("a record is too large for the log", cause=cause)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return Unavailable(
+                f"{path} cannot be opened for writing",
+                cause=cause,
+                hint="the file, its -wal and -shm and their folder must be writable by this user",
+            )
+    kind = Unknown if unknown else Unavailable
+    return kind(f"{path} cannot be read or written", cause=cause, hint="look at the disk, then try again")
+
+
+_SYSTEM_HINTS: Final = {
+    errno.EACCES: "this user needs the right to read and write in that folder",
+    errno.EPERM: "this user needs the right to read and write in that folder",
+    errno.EROFS: "the file system is mounted read-only: name another folder",
+    errno.ENOTDIR: "name a folder, not a file",
+    errno.EEXIST: "name a folder, not a file",
+    errno.ENOSPC: "free some space on that disk and try again",
+    errno.EDQUOT: "free some of your quota on that disk and try again",
+    errno.ENAMETOOLONG: "name a folder with a shorter path",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
+}
+
+
+def _explain_system(error: OSError, path: Path, *, unknown: bool) -> StocktradeError:
+    kind = Unknown if unknown else Unavailable
+    hint = _SYSTEM_HINTS.get(error.errno or 0, "look at the disk, then try again")
+    return kind(f"{path} cannot be used", cause=str(error), hint=hint)
+
+
+def _writer_of(path: Path) -> int | None:
+    """Which process holds SQLite's own write lock; None where the system does not tell."""
+    # The lock is on byte 120 of the -shm file (SQLite's "WAL-Index File Locks"). The file may only be looked at from
+    # outside: see `_open_files`. A line: `7: POSIX  ADVISORY  WRITE 1234 fe:00:56 120 120`.
+    try:
+        inode = os.stat(f"{path}-shm").st_ino
+        with open("/proc/locks", encoding="ascii") as locks:
+            for line in locks:
+                fields = line.split()
+                if fields[3] == "WRITE" and fields[5].endswith(f":{inode}") and fields[6] == "120":
+                    return int(fields[4])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
