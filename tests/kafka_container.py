@@ -1,7 +1,7 @@
-"""A real Kafka broker for tests: one KRaft node in a container of the `apache/kafka` image or one of its contract.
+"""A real Kafka broker for tests: one KRaft node in a container of `apache/kafka`, or an image like it.
 
-Owns the broker's life: create, stop, kill, pause and bring back. Invariant: `bootstrap_servers` is chosen before the
-container exists and never changes, so that clients find the broker again after each of these.
+Owns the broker's life: create, stop, kill, pause and bring back. Invariant: once the broker has started,
+`bootstrap_servers` never changes, so that clients find it again after each of these.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError  # type: ignore[import-untyped, unused-ignore]
 from testcontainers.core.container import DockerContainer
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ IMAGE_VARIABLE = "STOCKTRADE_TEST_KAFKA_IMAGE"
 DEFAULT_IMAGE = "apache/kafka:4.2.2"
 HOST = "127.0.0.1"
 
-# Below the range from which systems pick the ports of outgoing connections: while the broker is down, a client that
-# keeps trying could otherwise be given the broker's own port, connect to itself and keep the broker from coming back.
+# Below the range from which systems pick the ports of outgoing connections: while the broker is down, a
+# client that keeps trying could otherwise be given the broker's own port, connect to itself and keep it out.
 PORTS = range(20_000, 32_000)
 
 READY_WITHIN_S = 60.0
@@ -36,13 +36,13 @@ _PORT_TRIES = 3
 class KafkaContainer(DockerContainer):
     """One broker, reached at `bootstrap_servers`; topics are made by hand, never by being named.
 
-    `start` creates it and `stop` removes it, as everywhere in testcontainers; `stop_broker` and the others leave the
-    container and its data in place. Whatever starts the broker returns once it answers.
+    `start` creates it and `stop` removes it, as everywhere in testcontainers; `stop_broker` and the others
+    leave the container and its data in place. Whatever starts the broker returns once it answers.
 
     Args:
         image: The image; by default the one named by STOCKTRADE_TEST_KAFKA_IMAGE, or else apache/kafka.
-        transaction_cleanup_interval_ms: How often the broker looks for transactions past their time-out; short, so
-            that what a dead producer left open does not hold up readers for the 10 s of Kafka's own default.
+        transaction_cleanup_interval_ms: How often the broker looks for transactions past their time-out;
+            short, so that what a dead producer left open does not hold up readers for Kafka's own 10 s more.
         env: KAFKA_* variables that replace or add to the ones set here.
         ready_within_s: How long a start may take before it fails.
     """
@@ -55,62 +55,32 @@ class KafkaContainer(DockerContainer):
         env: Mapping[str, str] | None = None,
         ready_within_s: float = READY_WITHIN_S,
     ) -> None:
-        super().__init__(image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE)
+        super().__init__(image or os.environ.get(IMAGE_VARIABLE) or DEFAULT_IMAGE, env=dict(env or {}))
         self._transaction_cleanup_interval_ms = transaction_cleanup_interval_ms
-        self._extra_env = dict(env or {})
         self._ready_within_s = ready_within_s
         self._port = free_port()
 
     @property
     def bootstrap_servers(self) -> str:
-        """HOST:PORT, valid from construction on."""
+        """HOST:PORT of the broker, while it runs and while it is down."""
         return f"{HOST}:{self._port}"
 
-    def _configure(self) -> None:
-        port = self._port
-        # The same number inside and outside, so that the one advertised address is right for clients and for the
-        # broker's own connections to itself, by which it ends transactions.
-        self.ports = {f"{port}/tcp": (HOST, port)}  # type: ignore[dict-item]  # docker takes the address too
-        self.env |= {
-            "CLUSTER_ID": "c3RvY2t0cmFkZS10ZXN0cw",
-            "KAFKA_NODE_ID": "1",
-            "KAFKA_PROCESS_ROLES": "broker,controller",
-            "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{port},CONTROLLER://127.0.0.1:9093",
-            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{HOST}:{port}",
-            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "KAFKA_INTER_BROKER_LISTENER_NAME": "PLAINTEXT",
-            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
-            "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
-            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-            "KAFKA_DEFAULT_REPLICATION_FACTOR": "1",
-            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
-            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
-            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
-            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
-            # Instead of 50 each: every partition is opened again, and after a kill recovered, at each start.
-            "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
-            "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
-            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-            "KAFKA_TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS": str(
-                self._transaction_cleanup_interval_ms
-            ),
-        }
-        self.env |= self._extra_env
-
     def start(self) -> Self:
-        """Create the container, start the broker and wait until it answers; leave nothing behind on failure."""
+        """Create the container and wait until the broker answers; leave nothing behind on failure."""
+        asked = dict(self.env)
         for tries_left in reversed(range(_PORT_TRIES)):
+            self.env = self._broker_env() | asked
+            self.ports = {f"{self._port}/tcp": (HOST, self._port)}  # type: ignore[dict-item]
             try:
                 super().start()
                 self._wait_until_ready()
-            except ImageNotFound as error:
-                raise RuntimeError(
-                    f"image {self.image} is neither here nor to be pulled: {error.explanation}. "
-                    f"Build one with 'python tests/kafka_image.py' and name it in {IMAGE_VARIABLE}."
-                ) from error
             except APIError as error:
+                if self._container is None:
+                    raise RuntimeError(
+                        f"no container could be made of image {self.image}: {error}. If it is neither here "
+                        "nor to be pulled, build one with 'python tests/kafka_image.py' and name it in "
+                        f"{IMAGE_VARIABLE}."
+                    ) from error
                 self._discard()
                 # Another process may take the port between our look and the start.
                 if not tries_left or not _says_port_taken(error):
@@ -133,7 +103,7 @@ class KafkaContainer(DockerContainer):
         self._wait_until_ready()
 
     def kill_broker(self) -> None:
-        """End the broker as a power cut would (SIGKILL); what reached the page cache stays."""
+        """End the broker without a word (SIGKILL); what it had handed to the kernel stays, synced or not."""
         container = self.get_wrapped_container()
         container.kill()
         container.wait(timeout=STOP_WITHIN_S)
@@ -143,9 +113,47 @@ class KafkaContainer(DockerContainer):
         self.get_wrapped_container().pause()
 
     def unpause_broker(self) -> None:
-        """Let a frozen broker go on, and wait until it answers."""
+        """Let a frozen broker go on, and wait until it answers.
+
+        After a freeze longer than its session the broker may go out of service once more for a moment;
+        clients retry.
+        """
         self.get_wrapped_container().unpause()
         self._wait_until_ready()
+
+    def _broker_env(self) -> dict[str, str]:
+        # One port number inside and outside, so that the one advertised address is right for clients and for
+        # the broker's own connections to itself, by which it ends transactions.
+        port = self._port
+        return {
+            "CLUSTER_ID": "c3RvY2t0cmFkZS10ZXN0cw",
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{port},CONTROLLER://127.0.0.1:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{HOST}:{port}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_INTER_BROKER_LISTENER_NAME": "PLAINTEXT",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
+            "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+            "KAFKA_DEFAULT_REPLICATION_FACTOR": "1",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
+            # Instead of 50 each: every partition is opened again, and after a kill recovered, at each start.
+            "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+            "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
+            # A killed broker is let back in only when the session of its former life has run out: 9 s if unset.
+            "KAFKA_BROKER_SESSION_TIMEOUT_MS": "3000",
+            "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            "KAFKA_TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS": str(
+                self._transaction_cleanup_interval_ms
+            ),
+        }
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._ready_within_s
@@ -153,7 +161,7 @@ class KafkaContainer(DockerContainer):
         while not broker_answers(HOST, self._port):
             container.reload()
             if container.status != "running":
-                raise RuntimeError(f"the broker ended while it started; its last words:\n{self._last_words()}")
+                raise RuntimeError(f"the broker ended while starting; its last words:\n{self._last_words()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(
                     f"no broker answers at {self.bootstrap_servers} within {self._ready_within_s:g} s; "
@@ -162,7 +170,8 @@ class KafkaContainer(DockerContainer):
             time.sleep(0.05)
 
     def _last_words(self) -> str:
-        return self.get_wrapped_container().logs(tail=30).decode(errors="replace")
+        words: bytes = self.get_wrapped_container().logs(tail=30)
+        return words.decode(errors="replace")
 
     def _discard(self) -> None:
         if self._container is not None:

@@ -3,8 +3,8 @@
 Owns one thing: a local image that keeps the contract of `apache/kafka`, as far as a test uses it. `KAFKA_*`
 variables become properties, `/etc/kafka/docker/run` configures, formats the storage and starts the broker as
 process 1 under `appuser`, and SIGTERM shuts it down cleanly. Kafka's own `KafkaDockerWrapper` does the
-configuring, so a property means here what it means there. What else the official image has is left out: Kafka's
-command line tools, bash, and the checks around TLS and SASL files.
+configuring, so a property means here what it means there. What else the official image has is left out:
+Kafka's command line tools, bash, and the checks around TLS and SASL files.
 
 Invariant: the tag is either absent or a complete image, since the import is the last step; an image that this
 command did not make is never replaced.
@@ -21,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from io import BytesIO
 from pathlib import Path
 from typing import NoReturn
@@ -94,7 +95,7 @@ POM = f"""\
 
 RUN = """\
 #!/bin/sh
-# Configure from KAFKA_* (and NAME=value arguments), format the storage unless that is done, become the broker.
+# Configure from KAFKA_* (and NAME=value arguments), format the storage if that is to do, become the broker.
 set -eu
 trap 'exit 143' TERM
 for assignment in "$@"; do export "${assignment?}"; done
@@ -243,7 +244,7 @@ def check_tools() -> None:
 
 
 def recipe_of_image(tag: str) -> str | None:
-    """Return the recipe a local image was made by, an empty string for somebody else's, None if there is none."""
+    """Return the recipe of a local image: empty for one made by somebody else, None if there is no image."""
     template = f'{{{{with .Config.Labels}}}}{{{{index . "{LABEL}"}}}}{{{{end}}}}'
     command = ("docker", "image", "inspect", "--format", template, tag)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -257,7 +258,8 @@ def fetch_jars(work: Path) -> Path:
     goal = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
     run("bringing Kafka's jars", "mvn", "--quiet", "--batch-mode", *goal, cwd=work)
     if not (libs / f"kafka_2.13-{KAFKA_VERSION}.jar").is_file():
-        fail("Maven brought no broker", f"{libs} has no kafka_2.13-{KAFKA_VERSION}.jar", "run 'mvn --version'")
+        why = f"kafka_2.13-{KAFKA_VERSION}.jar is not among what it copied"
+        fail("Maven brought no broker", why, "look at Maven's settings: a mirror or a profile may replace it")
     return libs
 
 
@@ -276,6 +278,16 @@ def shared_libraries(binary: Path) -> set[Path]:
     """Return what a binary is linked to, by absolute path; nothing for a static one."""
     done = subprocess.run(("ldd", binary), capture_output=True, text=True, check=False)
     return {Path(path) for path in re.findall(r"(/\S+) \(0x", done.stdout)}
+
+
+def native_code(libs: Path, folder: Path) -> list[Path]:
+    """Unpack the C libraries that jars carry; what they are linked to, compression needs in the image."""
+    found = []
+    for jar in sorted(libs.glob("*.jar")):
+        with zipfile.ZipFile(jar) as content:
+            names = [name for name in content.namelist() if name.endswith(".so")]
+            found += [Path(content.extract(name, folder / jar.stem)) for name in names]
+    return found
 
 
 def pack(image: Path, runtime: Path, libs: Path) -> None:
@@ -322,7 +334,8 @@ def pack(image: Path, runtime: Path, libs: Path) -> None:
             if applet != "busybox":
                 add_link(f"bin/{applet}", "busybox")
 
-        binaries = [busybox, runtime / "bin" / "java", *runtime.rglob("*.so")]
+        native = native_code(libs, image.parent / "native")
+        binaries = [busybox, runtime / "bin" / "java", *runtime.rglob("*.so"), *native]
         for library in sorted(set().union(*map(shared_libraries, binaries))):
             if not library.resolve().is_relative_to(runtime.resolve()):
                 add_file(str(library).lstrip("/"), library.read_bytes(), 0o755)
@@ -356,7 +369,7 @@ def build(tag: str, recipe: str) -> None:
 
 def main() -> None:
     """Build the image unless it is there."""
-    parser = argparse.ArgumentParser(description="Build a Kafka broker image with the contract of apache/kafka.")
+    parser = argparse.ArgumentParser(description="Build a Kafka broker image that is used like apache/kafka.")
     parser.add_argument("--tag", default=DEFAULT_TAG, help="name and tag of the image (default: %(default)s)")
     tag = parser.parse_args().tag
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
@@ -373,6 +386,10 @@ def main() -> None:
         say(f"{tag} is there, made by an older recipe: building it anew")
     begin = time.monotonic()
     build(tag, recipe)
+    if found is not None:
+        # The tag has moved on; this takes the older image away, unless a container still uses it.
+        by_label = ("docker", "image", "prune", "--force", f"--filter=label={LABEL}={found}")
+        subprocess.run(by_label, capture_output=True, check=False)
     size = int(run("asking the image's size", "docker", "image", "inspect", "--format", "{{.Size}}", tag))
     say(f"{tag} built: {size / 1e6:.0f} MB in {time.monotonic() - begin:.0f} s")
     say(f"tests use it with STOCKTRADE_TEST_KAFKA_IMAGE={tag}")

@@ -8,13 +8,13 @@ always remembered.
 An exception out of `apply` is a bug, and leaves an exchange that must be dropped.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from stocktrade.core.book import Depth, Order, OrderBook
-from stocktrade.core.clearing import advices, obligations
+from stocktrade.core.clearing import fact, novate
 from stocktrade.core.ledger import Ledger
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Fact, Instruction, Match, Outcome, Reason, Status
@@ -42,6 +42,17 @@ Remembered = Order | Answered
 """An id in memory. An order that rests, or rested once, stands there itself."""
 
 
+class Member:
+    """A participant of whom ids are remembered: these, and how many of its orders rest."""
+
+    __slots__ = ("ids", "name", "resting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ids: dict[str, Remembered] = {}
+        self.resting = 0
+
+
 class Exchange:
     """Books, clearing and ledger of the symbols of one shard.
 
@@ -56,10 +67,8 @@ class Exchange:
         self.seq = 0
         self.ledger = Ledger()
         self._books: dict[str, OrderBook] = {}
-        self._open: dict[str, int] = {}  # participant -> number of orders at rest; absent when none
-        # By (participant, order id). The window holds the newest of them, oldest at the left, each of which is
-        # in memory; what memory holds beyond the window is at rest.
-        self._memory: dict[tuple[str, str], Remembered] = {}
+        self._members: dict[str, Member] = {}
+        # The newest remembered inputs, oldest at the left. What members remember beyond it is at rest.
         self._window: deque[Remembered] = deque()
 
     def apply(self, instruction: Instruction) -> list[Fact]:
@@ -78,21 +87,27 @@ class Exchange:
             The outcome; then, for each trade in order, the match and its four legs.
         """
         seq = self.seq = self.seq + 1
-        side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint, _, _ = instruction
-        key = (participant, order_id)
-        memory = self._memory
-        first = memory.get(key)
-        if first is not None:
+        (
+            side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint, reason, detail
+        ) = instruction  # fmt: skip
+        member = self._members.get(participant)
+        if member is None:
+            member = self._members[participant] = Member(participant)
+        elif (first := member.ids.get(order_id)) is not None:
             return [self._repeated(instruction, first)]
-        refused = self._refuse(instruction)
-        if refused is not None:
-            reason, detail = refused
-            self._remember(key, Answered(seq, participant, order_id, fingerprint, REJECTED, reason))
-            outcome = Outcome(
-                seq, side, order_id, participant, symbol_as_sent, REJECTED, reason, detail, quantity, price, 0, 0
-            )
-            return [outcome]
+        if reason is None:
+            if price is not None and price % (tick := self.rules.tick_for(price)):
+                reason, detail = Reason.PRICE_OFF_TICK, f"tick is {rupees_in_text(tick)}"
+            elif member.resting >= self.rules.max_open_orders:
+                reason = Reason.TOO_MANY_OPEN_ORDERS
+                detail = f"at most {group_indian(self.rules.max_open_orders)} orders of a participant may rest"
+        if reason is not None:
+            answered: Remembered = Answered(seq, participant, order_id, fingerprint, REJECTED, reason)
+            member.ids[order_id] = answered
+            self._slide_window(answered)
+            return [self._rejected(instruction, reason, detail)]
 
+        participant = member.name  # the same text, but one object for all orders and accounts
         book = self._books.get(symbol)
         if book is None:
             book = self._books[symbol] = OrderBook(symbol)
@@ -101,69 +116,47 @@ class Exchange:
         else:
             assert price is not None
             fills, leaves = book.buy(quantity, price)
-        filled = quantity - leaves
-        facts: list[Fact] = [
-            Outcome(
-                seq,
-                side,
-                order_id,
-                participant,
-                symbol_as_sent,
-                ACCEPTED,
-                None,
-                "",
-                quantity,
-                price,
-                filled,
-                leaves,
+        if leaves:
+            answered = Order(
+                seq, side, order_id, participant, symbol_as_sent, quantity, price, leaves, fingerprint
             )
-        ]
-        post = self.ledger.post
+            book.rest(answered)
+            member.resting += 1
+        else:
+            answered = fact(Answered, (seq, participant, order_id, fingerprint, ACCEPTED, None))
+        member.ids[order_id] = answered
+        facts: list[Fact] = [
+            fact(Outcome, (
+                seq, side, order_id, participant, symbol_as_sent, ACCEPTED, None, "", quantity, price,
+                quantity - leaves, leaves, 0, None, None,
+            ))
+        ]  # fmt: skip
         for number, (maker, shares, at) in enumerate(fills, 1):
-            other_id, other, other_symbol = maker.order_id, maker.participant, maker.symbol_as_sent
             if side == "SELL":
-                match = Match(
-                    seq, number, symbol, shares, at, "BUY",
-                    other_id, other, other_symbol, order_id, participant, symbol_as_sent,
-                )  # fmt: skip
+                match = fact(Match, (
+                    seq, number, book.symbol, shares, at, "BUY",
+                    maker.order_id, maker.participant, maker.symbol_as_sent,
+                    order_id, participant, symbol_as_sent,
+                ))  # fmt: skip
             else:
-                match = Match(
-                    seq, number, symbol, shares, at, "SELL",
-                    order_id, participant, symbol_as_sent, other_id, other, other_symbol,
-                )  # fmt: skip
-            post(obligations(match))
+                match = fact(Match, (
+                    seq, number, book.symbol, shares, at, "SELL",
+                    order_id, participant, symbol_as_sent,
+                    maker.order_id, maker.participant, maker.symbol_as_sent,
+                ))  # fmt: skip
+            postings, legs = novate(match)
+            self.ledger.post(postings)
             facts.append(match)
-            facts += advices(match)
+            facts.extend(legs)
             if not maker.leaves:
                 self._left_the_book(maker)
-        if leaves:
-            order = Order(seq, side, order_id, participant, symbol_as_sent, quantity, price, leaves, fingerprint)
-            book.rest(order)
-            self._open[participant] = self._open.get(participant, 0) + 1
-            self._remember(key, order)
-        else:
-            self._remember(key, Answered(seq, participant, order_id, fingerprint, ACCEPTED, None))
+        self._slide_window(answered)
         return facts
 
     def depth(self, symbol: str, levels: int) -> tuple[Depth, Depth]:
         """The best levels of bids and asks of the canonical `symbol`, as `OrderBook.depth` gives them."""
         book = self._books.get(symbol)
         return ([], []) if book is None else book.depth(levels)
-
-    def _refuse(self, instruction: Instruction) -> tuple[Reason, str] | None:
-        """Why a new input is rejected, and the detail, in the order of precedence; None if it is accepted."""
-        if instruction.refusal is not None:
-            return instruction.refusal, instruction.detail
-        rules = self.rules
-        price = instruction.price
-        if price is not None:
-            tick = rules.tick_for(price)
-            if price % tick:
-                return Reason.PRICE_OFF_TICK, f"tick is {rupees_in_text(tick)}"
-        if self._open.get(instruction.participant, 0) >= rules.max_open_orders:
-            most = group_indian(rules.max_open_orders)
-            return Reason.TOO_MANY_OPEN_ORDERS, f"at most {most} orders of one participant rest"
-        return None
 
     def _repeated(self, instruction: Instruction, first: Remembered) -> Outcome:
         """The outcome of an input whose id is remembered. It is not remembered itself: the first stays."""
@@ -173,32 +166,38 @@ class Exchange:
                 self.seq, side, order_id, participant, symbol_as_sent, DUPLICATE, None, "", quantity, price, 0, 0,
                 first.seq, first.status, first.reason,
             )  # fmt: skip
-        reason = Reason.ORDER_ID_REUSED
-        detail = f"this id was used at sequence {first.seq} with other content"
+        detail = f"used at sequence {first.seq} with other content"
+        return self._rejected(instruction, Reason.ORDER_ID_REUSED, detail)
+
+    def _rejected(self, instruction: Instruction, reason: Reason, detail: str) -> Outcome:
+        side, order_id, participant, _, symbol_as_sent, quantity, price, _, _, _ = instruction
         return Outcome(
             self.seq, side, order_id, participant, symbol_as_sent, REJECTED, reason, detail, quantity, price, 0, 0
         )
 
-    def _remember(self, key: tuple[str, str], answered: Remembered) -> None:
-        """Take the newest input into memory, and drop the oldest that is beyond the window unless it rests."""
-        self._memory[key] = answered
+    def _left_the_book(self, order: Order) -> None:
+        """Count a filled order off its member, and forget its id if only its rest kept it in memory."""
+        self._members[order.participant].resting -= 1
+        if order.seq < self._window[0].seq:
+            self._forget(order)
+
+    def _slide_window(self, newest: Remembered) -> None:
+        """Add the newest id to the window. The one that this pushes out is forgotten unless it rests.
+
+        Comes last in `apply`: the orders that it filled no longer rest.
+        """
         window = self._window
-        window.append(answered)
+        window.append(newest)
         if len(window) > self.rules.remembered_ids:
             oldest = window.popleft()
             if isinstance(oldest, Answered) or not oldest.leaves:
-                del self._memory[oldest.participant, oldest.order_id]
+                self._forget(oldest)
 
-    def _left_the_book(self, order: Order) -> None:
-        """Count a filled order off its participant, and forget its id if only its rest kept it in memory."""
-        participant = order.participant
-        still_open = self._open[participant] - 1
-        if still_open:
-            self._open[participant] = still_open
-        else:
-            del self._open[participant]
-        if order.seq < self._window[0].seq:
-            del self._memory[participant, order.order_id]
+    def _forget(self, old: Remembered) -> None:
+        member = self._members[old.participant]
+        del member.ids[old.order_id]
+        if not member.ids:
+            del self._members[old.participant]
 
     def check(self) -> None:
         """Prove the invariants of the books, of the ledger and of the memory.
@@ -206,24 +205,23 @@ class Exchange:
         Raises:
             AssertionError: One does not hold; the message names it.
         """
-        resting: dict[tuple[str, str], Order] = {}
-        open_orders: dict[str, int] = {}
+        resting: dict[tuple[str, str], Remembered] = {}
         for book in self._books.values():
             book.check()
-            for order in book.orders():
-                resting[order.participant, order.order_id] = order
-                open_orders[order.participant] = open_orders.get(order.participant, 0) + 1
-        beyond = len(self._memory) - len(self._window)
-        memory = list(self._memory.values())
+            resting.update({(order.participant, order.order_id): order for order in book.orders()})
+        counts = Counter(participant for participant, _ in resting)
+        window = {(old.participant, old.order_id): old for old in self._window}
+        memory = {(name, i): old for name, member in self._members.items() for i, old in member.ids.items()}
+        sequences = [old.seq for old in self._window]
         problems = {
-            "an account sum is not zero": any(self.ledger.sums().values()),
+            "an asset does not sum to zero": any(self.ledger.sums().values()),
             "the clearing house is not flat": not self.ledger.clearing_house_is_flat(),
-            "the counts of open orders are wrong": open_orders != self._open,
-            "a resting order is not remembered": any(self._memory.get(k) is not o for k, o in resting.items()),
-            "the memory exceeds its window": len(self._window) > self.rules.remembered_ids,
-            "the window is not the newest memory": memory[beyond:] != list(self._window),
-            "an id is remembered beyond the window": any(
-                resting.get((old.participant, old.order_id)) is not old for old in memory[:beyond]
+            "the memory is not the window and what rests": memory != resting | window,
+            "the window is longer than the rules allow": len(window) > self.rules.remembered_ids,
+            "the window is not in sequence": sequences != sorted(set(sequences)),
+            "a member is kept without an id": not all(member.ids for member in self._members.values()),
+            "a count of resting orders is wrong": any(
+                member.resting != counts[name] for name, member in self._members.items()
             ),
         }
         for problem, found in problems.items():
@@ -263,8 +261,9 @@ class Exchange:
             elif tag == "balance":
                 exchange.ledger.restore(*row)
             elif tag == "answered":
-                *fields, status, reason = row
-                answered.append(Answered(*fields, Status(status), reason and Reason(reason)))
+                seq, participant, order_id, fingerprint, status, reason = row
+                reason = reason and Reason(reason)
+                answered.append(Answered(seq, participant, order_id, fingerprint, Status(status), reason))
             else:
                 raise ValueError(f"not a row of a capture: {tag}")
         exchange._restore(orders, answered)
@@ -276,10 +275,12 @@ class Exchange:
         for symbol, resting in orders.items():
             self._books[symbol] = OrderBook.of(symbol, resting)
             remembered += resting
-            for order in resting:
-                self._open[order.participant] = self._open.get(order.participant, 0) + 1
         remembered.sort(key=lambda old: old.seq)
-        self._memory = {(old.participant, old.order_id): old for old in remembered}
+        for old in remembered:
+            member = self._members.setdefault(old.participant, Member(old.participant))
+            member.ids[old.order_id] = old
+            if isinstance(old, Order):
+                member.resting += 1
         self._window.extend(remembered[-self.rules.remembered_ids :])
 
 

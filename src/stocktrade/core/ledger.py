@@ -7,7 +7,7 @@ a seller owes shares, and a buyer money, that were never paid in.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from stocktrade.domain.values import CLEARING_HOUSE
 
@@ -15,16 +15,11 @@ CASH: Final = "₹"
 """The asset of the funds accounts, counted in paise. No symbol can be spelled like it."""
 
 
-class Posting(NamedTuple):
-    """`amount` of `asset` moves from the account `debit` to the account `credit`.
+Posting = tuple[str, str, str, int]
+"""(debit, credit, asset, amount): `amount` of `asset` moves from the account `debit` to the account `credit`.
 
-    `asset` is a symbol, and `amount` shares; or CASH, and `amount` paise.
-    """
-
-    debit: str
-    credit: str
-    asset: str
-    amount: int
+Shares of a symbol, or paise of CASH. A bare tuple, because four are made for each trade and none is kept.
+"""
 
 
 class Ledger:

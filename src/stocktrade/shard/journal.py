@@ -57,7 +57,7 @@ def _with_digest(body: bytes, digest: str) -> bytes:
     return body[:-1] + b',"digest":"' + digest.encode() + b'"}'
 
 
-_DIGEST_BYTES: Final = len(_with_digest(b"}", GENESIS)) - 1
+_DIGEST_BYTES: Final = len(_with_digest(b"}", GENESIS))
 
 
 def body_of(value: bytes) -> bytes:

@@ -27,6 +27,18 @@ MAX_PAYLOAD_BYTES: Final = _SIZE - _HEAD.size - _CHECKSUM.size
 _flush = getattr(os, "fdatasync", os.fsync)
 
 
+def encode_anchor(payload: bytes) -> bytes:
+    """The content of an anchor's file.
+
+    Raises:
+        ValueError: the payload is longer than `MAX_PAYLOAD_BYTES`.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise ValueError(f"an anchor has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}")
+    body = (_HEAD.pack(_MAGIC, len(payload)) + payload).ljust(_SIZE - _CHECKSUM.size, b"\0")
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
 class AnchorFile:
     """The anchor of one shard. Written by the shard's owner only."""
 
@@ -53,17 +65,12 @@ class AnchorFile:
             raise self._damaged("it was not written by this version of stocktrade")
         return body[_HEAD.size : _HEAD.size + length]
 
-    def write(self, payload: bytes) -> None:
-        """Replace the payload; on disk when it returns.
+    def write(self, block: bytes) -> None:
+        """Replace the payload by an encoded one (`encode_anchor`); on disk when it returns.
 
         Raises:
-            ValueError: the payload is longer than `MAX_PAYLOAD_BYTES`.
             OSError: it cannot be written.
         """
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"an anchor has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}")
-        body = (_HEAD.pack(_MAGIC, len(payload)) + payload).ljust(_SIZE - _CHECKSUM.size, b"\0")
-        block = body + _CHECKSUM.pack(zlib.crc32(body))
         if self._file < 0:
             self._file = self._create(block)
         else:
@@ -94,11 +101,12 @@ class AnchorFile:
         return LogDamaged(
             f"the anchor {self._path} is damaged",
             cause=cause,
-            hint="restore it, or check the log with `stocktrade audit` and, if the log is whole, move this file away",
+            hint="restore it; or check the log with `stocktrade audit` and, if that is whole, move this file away",
         )
 
 
 def _write_whole(file: int, block: bytes) -> None:
+    """Write at the beginning of a file. A short write means that the disk or a quota is full."""
     if os.pwrite(file, block, 0) != len(block):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -26,9 +26,9 @@ _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
 _OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
-# `arrival` numbers all records of the log in the order in which they came; `clock` keeps its last value and the
-# last time that was stamped, so that neither ever goes back, whatever is deleted and however the wall clock is set.
-# `latest` finds the record that a newer one of the same key replaces; it has rows for compacted topics only.
+# `arrival` numbers all records of the log in the order in which they came. `clock` keeps its last value and the
+# last time that was stamped, so that neither ever goes back, whatever is deleted and however the wall clock is
+# set. `latest` finds the record that a newer one of the same key replaces, in compacted topics only.
 _SCHEMA: Final = """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE topics (
@@ -37,8 +37,11 @@ _SCHEMA: Final = """
         append_time INTEGER NOT NULL,
         compacted INTEGER NOT NULL
     ) STRICT;
-    CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), arrival INTEGER NOT NULL, time_ms INTEGER NOT NULL)
-        STRICT;
+    CREATE TABLE clock (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        arrival INTEGER NOT NULL,
+        time_ms INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE heads (
         topic INTEGER NOT NULL,
         partition INTEGER NOT NULL,
@@ -73,6 +76,7 @@ class Database:
     """The open file: one connection that writes and one that reads.
 
     Both are for the thread that made them, and the one that writes only for the holder of the gate.
+    `partitions` is what the file says, whatever was asked for.
     """
 
     def __init__(self, folder: Path, gate: Gate, *, partitions: int, patience_s: float) -> None:
@@ -84,7 +88,8 @@ class Database:
         """
         self.path = folder / "log.db"
         self._gate = gate
-        # Only ever waited out against strangers (an open `sqlite3` shell) and against recovery: ours queue at the gate.
+        # SQLite's own way to wait starves writers; ours queue at the gate, so it only meets strangers (an open
+        # `sqlite3` shell) and the recovery after a crash.
         self._patience_s = patience_s
         self._identity: tuple[int, int] | None = None
         self._connections: list[sqlite3.Connection] = []
@@ -101,7 +106,7 @@ class Database:
                             _create(self.path, partitions)
                 self._identity = _recognise(self.path)
                 self.writing = self._connect("rw")
-                _check_schema(self.writing, self.path)
+                self.partitions = _check_content(self.writing, self.path)
                 # A no-op, unless somebody has changed the mode by hand.
                 if self.writing.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                     with gate.held():
@@ -120,7 +125,7 @@ class Database:
             LogDamaged: it was removed or replaced.
         """
         try:
-            found = os.stat(self.path)
+            found = self.path.stat()
         except FileNotFoundError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._identity:
@@ -196,12 +201,12 @@ def _recognise(path: Path) -> tuple[int, int]:
         LogDamaged: it is not a log of ours.
     """
     with _files_guard:
-        found = os.stat(path)
+        found = path.stat()
         identity = (found.st_dev, found.st_ino)
         if not _open_files[identity]:
             if not stat.S_ISREG(found.st_mode):
                 raise _foreign(path, "it is not a regular file")
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 _check_header(path, file.read(_HEADER_BYTES))
         _open_files[identity] += 1
         return identity
@@ -232,10 +237,15 @@ def _check_header(path: Path, header: bytes) -> None:
         raise _foreign(path, f"its format is version {version}, which no stocktrade ever wrote")
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+def _check_content(connection: sqlite3.Connection, path: Path) -> int:
+    """Check that the tables are there; the number of partitions."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if not tables >= _TABLES:
         raise _foreign(path, f"it lacks the table {min(_TABLES - tables)}")
+    row = connection.execute("SELECT value FROM meta, clock WHERE name = 'partitions'").fetchone()
+    if row is None:
+        raise _foreign(path, "its first rows are missing")
+    return int(row[0])
 
 
 def _foreign(path: Path, cause: str) -> LogDamaged:
@@ -259,6 +269,8 @@ def explained(path: Path, *, unknown: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise  # a mistake in this program, not an event
     except (sqlite3.Error, OSError) as error:
         raise explain(error, path, unknown=unknown) from error
 
@@ -272,8 +284,8 @@ def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False
         unknown: what failed may have happened all the same.
 
     Returns:
-        LogDamaged where the file is at fault, else Unavailable (or Unknown), or UsageError for a record that SQLite
-        cannot hold.
+        LogDamaged where the file is at fault, UsageError for a record that SQLite cannot hold, else Unavailable
+        (or Unknown).
     """
     if isinstance(error, OSError):
         return _explain_system(error, path, unknown=unknown)
@@ -285,7 +297,7 @@ def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False
             return Unavailable(
                 f"no space left for {path}",
                 cause=cause,
-                hint="free some space on that disk and try again; nothing was written, and nothing before it is lost",
+                hint="free some space on that disk and try again; nothing was written, nothing older is lost",
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return Unavailable(
@@ -332,15 +344,50 @@ def _explain_system(error: OSError, path: Path, *, unknown: bool) -> StocktradeE
 
 def _writer_of(path: Path) -> int | None:
     """Which process holds SQLite's own write lock; None where the system does not tell."""
-    # The lock is on byte 120 of the -shm file (SQLite's "WAL-Index File Locks"). The file may only be looked at from
-    # outside: see `_open_files`. A line: `7: POSIX  ADVISORY  WRITE 1234 fe:00:56 120 120`.
+    # The lock is on byte 120 of the -shm file (SQLite's documentation of the WAL index), which must not be opened
+    # to ask: see `_open_files`. A line is like `7: POSIX  ADVISORY  WRITE 1234 fe:00:56 120 120`.
     try:
-        inode = os.stat(f"{path}-shm").st_ino
-        with open("/proc/locks", encoding="ascii") as locks:
-            for line in locks:
-                fields = line.split()
-                if fields[3] == "WRITE" and fields[5].endswith(f":{inode}") and fields[6] == "120":
-                    return int(fields[4])
+        inode = path.with_name(path.name + "-shm").stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[3] == "WRITE" and fields[5].endswith(f":{inode}") and fields[6] == "120":
+                return int(fields[4])
     except (OSError, ValueError, IndexError):
         pass
     return None
+
+
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre"}
+)
+
+
+def check_file_system(folder: Path) -> None:
+    """Check that a folder is not on a network file system: there neither locks nor shared memory can be relied on.
+
+    Only Linux tells; elsewhere everything passes.
+
+    Raises:
+        Unavailable: it is on one.
+    """
+    try:
+        device = folder.stat().st_dev
+        table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    kind = mounted_as(table, f"{os.major(device)}:{os.minor(device)}")
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise Unavailable(
+            f"{folder} is on a network file system ({kind})",
+            cause="SQLite's write-ahead log and the kernel's locks need a local disk",
+            hint="name a folder on a local disk",
+        )
+
+
+def mounted_as(table: str, device: str) -> str:
+    """The type of the file system of a device (`major:minor`) in Linux's mountinfo, "" where it is not listed."""
+    for line in table.splitlines():
+        mount, _, file_system = line.partition(" - ")
+        if mount.split()[2:3] == [device]:
+            return file_system.split(" ", 1)[0]
+    return ""

@@ -83,7 +83,7 @@ class Doorbell:
         if self._prefix is None:
             return
         try:
-            names = os.listdir(self._folder)
+            names = os.listdir(self._folder)  # noqa: PTH208 - names are all that is needed, at every commit
         except OSError:
             return
         for name in names:
@@ -93,7 +93,7 @@ class Doorbell:
                 self._ringer.sendto(b"!", self._prefix + name)
             except ConnectionRefusedError:
                 with suppress(OSError):  # its owner is dead, or another writer was faster
-                    os.unlink(self._folder / name)
+                    (self._folder / name).unlink()
             except OSError:
                 pass  # full: it has rung already; gone: nobody waits
 
@@ -103,7 +103,7 @@ class Doorbell:
             self._bell.close()
             self._bell = None
             with suppress(OSError):
-                os.unlink(self._folder / self._name)
+                (self._folder / self._name).unlink()
         self._ringer.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -1,0 +1,277 @@
+"""The command line: parses, dispatches to a role, and turns errors into exit codes.
+
+Invariant: stdout carries data and nothing else; an error is three plain lines on stderr (one JSON object with
+`--json`), never a traceback. Roles and the log are imported by the command that needs them, so that `--help` and
+completion stay fast and no embedded command imports a Kafka client.
+"""
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from typer.exceptions import TyperException
+
+from stocktrade.errors import ExitCode, StocktradeError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stocktrade.roles.order_entry import Options
+    from stocktrade.transport.base import Log
+
+DEBUG: Final = "STOCKTRADE_DEBUG"
+
+app = typer.Typer(
+    name="stocktrade",
+    help="A stock exchange on a durable log: buy, sell, match, clear and settle, exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap-server",
+        "-b",
+        metavar="HOST:PORT",
+        help="Kafka to trade on [env: STOCKTRADE_BOOTSTRAP_SERVERS]; without it, the embedded log.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+Wait = Annotated[
+    str | None,
+    typer.Option(
+        "--wait", metavar="[=5s]", help="Wait until it is settled; exit 4 when it is not by then. Alone: 5s."
+    ),
+]
+OrderId = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="The order's id; the same id twice is taken once.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the message and send nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the order id only.")]
+
+
+# What is only counted or matched by a pattern may begin with a minus: `buy SBI -5 885` is a wrong quantity, not an
+# unknown option.
+_ORDER_CONTEXT: Final = {"ignore_unknown_options": True}
+
+
+@app.command(rich_help_panel="Trade")
+def nse(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Take what is on the log, settle it, and end.")] = False,
+    group: Annotated[
+        str, typer.Option("--group", metavar="G", help="The group of exchanges that share the shards.")
+    ] = "stocktrade-nse",
+    bootstrap_server: Bootstrap = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Be the exchange: match, clear and settle until Ctrl-C.
+
+    On a terminal a panel and a line for each trade; elsewhere, or with --json, a JSON object a line.
+    """
+    from stocktrade.roles import nse as role  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
+
+    with stop_on_signals() as stop, _open(bootstrap_server) as log:
+        _name(log)
+        console = _console(terminal=None if not as_json else False)
+        return role.run(log, group=group, once=once, stop=stop, console=console, out=sys.stdout)
+
+
+@app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
+def buy(
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    quantity: Annotated[str, typer.Argument(metavar="QTY")],
+    price: Annotated[str, typer.Argument(metavar="PRICE", help="Rupees per share: 885, 884.95, 1,00,885.05.")],
+    *,
+    participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who buys.")] = "HDFC",
+    order_id: OrderId = None,
+    wait: Wait = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    bootstrap_server: Bootstrap = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Buy shares at no more than PRICE rupees each: `stocktrade buy SBI 100 885`."""
+    from stocktrade.roles import buy as role  # noqa: PLC0415
+    from stocktrade.roles import order_entry  # noqa: PLC0415
+
+    options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    order = role.order_from(symbol, quantity, price, participant=participant, order_id=_id(order_id))
+    with _open(bootstrap_server) as log:
+        _name(log, order_id_of=order_entry.order_id_of(order))
+        return order_entry.send(log, order, options, console=_console(), out=sys.stdout)
+
+
+@app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
+def sell(
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    quantity: Annotated[str, typer.Argument(metavar="QTY")],
+    price: Annotated[
+        str | None, typer.Argument(metavar="[PRICE]", help="No less than this; without it, any price.")
+    ] = None,
+    *,
+    participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who sells.")] = "SELLER",
+    order_id: OrderId = None,
+    wait: Wait = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    bootstrap_server: Bootstrap = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Offer shares, at any price or at no less than PRICE: `stocktrade sell SBI 100`."""
+    from stocktrade.roles import order_entry  # noqa: PLC0415
+    from stocktrade.roles import sell as role  # noqa: PLC0415
+
+    options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    offer = role.offer_from(symbol, quantity, price, participant=participant, offer_id=_id(order_id))
+    with _open(bootstrap_server) as log:
+        _name(log, order_id_of=order_entry.order_id_of(offer))
+        return order_entry.send(log, offer, options, console=_console(), out=sys.stdout)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from stocktrade import __version__  # noqa: PLC0415
+
+        sys.stdout.write(f"stocktrade {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- what the commands share -----------------------------------------------------------------------------------
+
+
+def _open(bootstrap_server: str | None) -> "Log":
+    from stocktrade.settings import log_url  # noqa: PLC0415
+    from stocktrade.transport import connect  # noqa: PLC0415
+
+    return connect(log_url(bootstrap_server))
+
+
+def _name(log: "Log", order_id_of: str | None = None) -> None:
+    """Say on stderr which log is written to, and the order's id before it is sent: it makes a retry safe."""
+    order = f"  order: {order_id_of}" if order_id_of else ""
+    sys.stderr.write(f"log: {log.url}{order}\n")
+
+
+def _console(*, terminal: bool | None = None) -> "Console":
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(highlight=False, markup=False, emoji=False, force_terminal=terminal)
+
+
+def _id(order_id: str | None) -> str:
+    if order_id is not None:
+        return order_id
+    from uuid import uuid4  # noqa: PLC0415
+
+    return str(uuid4())
+
+
+def _options(wait: str | None, *, dry_run: bool, quiet: bool, as_json: bool) -> "Options":
+    from stocktrade.roles.order_entry import Options  # noqa: PLC0415
+
+    return Options(None if wait is None else _seconds(wait), dry_run=dry_run, quiet=quiet, as_json=as_json)
+
+
+_DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)?", re.ASCII)
+
+
+def _seconds(text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"invalid duration {text!r}", cause="not a number of seconds", hint="for example 5s or 500ms"
+        )
+    return float(match[1]) * {"ms": 0.001, "s": 1, None: 1, "m": 60}[match[2]]
+
+
+def _with_default_wait(arguments: list[str]) -> list[str]:
+    """`--wait` alone means `--wait=5s`; the parser below knows no option with an optional value."""
+    given = []
+    for place, argument in enumerate(arguments):
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        bare = argument == "--wait" and _DURATION.fullmatch(following) is None
+        given.append("--wait=5s" if bare else argument)
+    return given
+
+
+def _report(error: StocktradeError, *, as_json: bool) -> None:
+    from stocktrade.domain.values import visible  # noqa: PLC0415
+
+    what, cause, hint = (visible(text, 500) for text in (error.what, error.cause, error.hint))
+    if as_json:
+        import json  # noqa: PLC0415
+
+        document = {
+            "schema": "stocktrade.error/1",
+            "error": what,
+            "cause": cause or None,
+            "hint": hint or None,
+            "exit_code": int(error.exit_code),
+        }
+        sys.stderr.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    word = "\x1b[31merror\x1b[0m" if colour else "error"
+    lines = [f"{word}: {what}"]
+    lines += [f"  {name}: {text}" for name, text in (("cause", cause), ("hint", hint)) if text]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code = app(_with_default_wait(arguments), prog_name="stocktrade", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
+    except StocktradeError as error:
+        _report(error, as_json=as_json)
+        return error.exit_code
+    except TyperException as error:
+        message = getattr(error, "format_message", error.__str__)()
+        _report(UsageError(message, hint=f"see `{_path(error)} --help`"), as_json=as_json)
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read stdout has enough; the interpreter must not complain while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        bug = StocktradeError(
+            f"a bug in stocktrade: {type(error).__name__}: {error}",
+            hint=f"set {DEBUG}=1 to see where, and please report it",
+        )
+        _report(bug, as_json=as_json)
+        return ExitCode.BUG
+
+
+def _path(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "stocktrade"
+
+
+def main() -> None:
+    """The console script."""
+    # Output is UTF-8 whatever the locale says: ₹ must not end a command under LANG=C.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""`nse`: the exchange as a process. Owns what it says on the screen and when it stops; the trading is `shard`'s.
+
+Invariant: what is printed as settled is committed.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from stocktrade.domain.facts import Match, Outcome, Status
+from stocktrade.domain.values import visible
+from stocktrade.errors import ExitCode, Occupied
+from stocktrade.shard.node import Node, Step
+from stocktrade.shard.owner import Owner, Taken
+from stocktrade.tables import ShardStart, shard_line, start_panel, trade_line
+from stocktrade.transport.base import Log
+from stocktrade.transport.codec import trade_id
+
+POLL_S: Final = 0.25
+LINES_PER_STEP: Final = 20
+"""More trades than this at once are counted instead of shown: a screen must not hold the exchange up."""
+
+
+def run(
+    log: Log,
+    *,
+    group: str,
+    once: bool,
+    stop: Callable[[], bool],
+    console: Console,
+    out: TextIO,
+) -> ExitCode:
+    """Be the exchange until `stop` says so, or, with `once`, until what is on the log is taken.
+
+    Raises:
+        Occupied: `once`, and another process owns a shard.
+        StocktradeError: a shard could not be recovered or committed.
+    """
+    screen = _Panel(console, log) if console.is_terminal else _Lines(out, log)
+    node = Node(log, name=f"pid {os.getpid()}", now_ms=lambda: time.time_ns() // 1_000_000, group=group)
+    try:
+        ends = node.backlog_ends() if once else {}
+        while not stop():
+            step = node.step(POLL_S)
+            screen.show(step)
+            if once and node.has_taken(ends):
+                break
+            if once and step.waiting_for and not step.started:
+                shard, owner = next(iter(step.waiting_for.items()))
+                raise Occupied(
+                    f"shard {shard} is owned by {owner}",
+                    cause="--once takes what is on the log by itself, and an exchange is running",
+                    hint="let the running exchange do it, or stop it first",
+                )
+        node.close()
+    except BaseException:
+        node.abandon()
+        raise
+    screen.stopped()
+    return ExitCode.OK
+
+
+def _start_of(owner: Owner) -> ShardStart:
+    return ShardStart(owner.shard, owner.epoch, *owner.recovered)
+
+
+class _Panel:
+    """For people: a panel, then a line for each trade and each refusal."""
+
+    def __init__(self, console: Console, log: Log) -> None:
+        self._console = console
+        self._log = log
+        self._begun = False
+        self._waiting: dict[int, str] = {}
+        self._trades = 0
+
+    def show(self, step: Step) -> None:
+        starts = [_start_of(owner) for owner in step.started]
+        if not self._begun and (starts or step.waiting_for):
+            self._begun = True
+            self._console.print(
+                start_panel(
+                    log=self._log.url,
+                    partitions=self._log.partitions(),
+                    shards=starts,
+                    waiting=dict(step.waiting_for),
+                )
+            )
+        elif starts:
+            for start in starts:
+                self._console.print(f"took over shard {start.shard}:", shard_line(start))
+        for shard in step.lost:
+            self._console.print(f"gave up shard {shard}")
+        self._trades += sum(isinstance(fact, Match) for taken in step.taken for fact in taken.facts)
+        shown = 0
+        for taken in step.taken:
+            for line in _lines_of(taken):
+                if shown < LINES_PER_STEP:
+                    self._console.print(line)
+                shown += 1
+        if shown > LINES_PER_STEP:
+            self._console.print(f"… and {shown - LINES_PER_STEP} more", style="dim")
+
+    def stopped(self) -> None:
+        self._console.print(f"stopped cleanly after {self._trades} trades")
+
+
+def _lines_of(taken: Taken) -> list[Text]:
+    lines = []
+    record = taken.record
+    for fact in taken.facts:
+        if isinstance(fact, Match):
+            lines.append(trade_line(fact, shard=record.partition, time_ms=record.time_ms))
+        elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
+            lines.append(Text(f"rejected {visible(fact.order_id)} of {visible(fact.participant)}: {fact.reason}"))
+    if taken.dead is not None:
+        lines.append(Text(f"dead letter from {record.position}: {taken.dead.reason}"))
+    return lines
+
+
+class _Lines:
+    """For programs: a JSON object a line."""
+
+    def __init__(self, out: TextIO, log: Log) -> None:
+        self._out = out
+        self._url = log.url
+        self._waiting: dict[int, str] = {}
+
+    def _say(self, event: str, **fields: Any) -> None:
+        line = {"schema": "stocktrade.nse/1", "event": event, **fields}
+        self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def show(self, step: Step) -> None:
+        for owner in step.started:
+            self._say("owns", log=self._url, pid=os.getpid(), **_start_of(owner)._asdict())
+        for shard in step.lost:
+            self._say("gave-up", shard=shard)
+        for shard, owner_name in step.waiting_for.items():
+            if self._waiting.get(shard) != owner_name:
+                self._say("stands-by", shard=shard, owner=owner_name)
+        self._waiting = dict(step.waiting_for)
+        for taken in step.taken:
+            record = taken.record
+            if taken.dead is not None:
+                self._say("dead-letter", source=str(record.position), reason=taken.dead.reason)
+            for fact in taken.facts:
+                if isinstance(fact, Match):
+                    self._say(
+                        "trade",
+                        trade_id=trade_id(record.partition, fact.seq, fact.number),
+                        stock_symbol=fact.symbol,
+                        quantity=fact.quantity,
+                        price_paise=fact.price,
+                        buyer=fact.buyer,
+                        seller=fact.seller,
+                        seq=fact.seq,
+                    )
+                elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
+                    self._say("rejected", order_id=fact.order_id, reason=fact.reason, source=str(record.position))
+        self._out.flush()
+
+    def stopped(self) -> None:
+        self._say("stopped")
+        self._out.flush()

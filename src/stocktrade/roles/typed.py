@@ -1,0 +1,65 @@
+"""Words typed on the command line, checked. Invariant: what is refused here was not sent."""
+
+from stocktrade.domain.values import (
+    Paise,
+    canonical_symbol,
+    is_identifier,
+    is_participant,
+    paise_from_text,
+    quantity_from_text,
+    visible,
+)
+from stocktrade.errors import UsageError
+
+
+def checked_symbol(text: str) -> str:
+    """A symbol as it was typed."""
+    if canonical_symbol(text) is None:
+        raise UsageError(
+            f"invalid symbol {visible(text, 60)!r}",
+            cause="a symbol is 1 to 20 letters, digits, & or -",
+            hint="for example SBI, M&M or NSE:SBIN",
+        )
+    return text
+
+
+def checked_quantity(text: str) -> int:
+    """A number of shares."""
+    try:
+        return quantity_from_text(text)
+    except ValueError as error:
+        raise UsageError(
+            f"invalid quantity {visible(text, 60)!r}", cause=str(error), hint="for example 100 or 1,00,000"
+        ) from error
+
+
+def checked_price(text: str) -> Paise:
+    """A price per share, in paise."""
+    try:
+        return paise_from_text(text)
+    except ValueError as error:
+        raise UsageError(
+            f"invalid price {visible(text, 60)!r}", cause=str(error), hint="for example 885, 884.95 or 1,00,885.05"
+        ) from error
+
+
+def checked_participant(text: str) -> str:
+    """The name of a participant."""
+    if not is_participant(text):
+        raise UsageError(
+            f"invalid participant {visible(text, 60)!r}",
+            cause="a participant is 1 to 64 letters, digits or _.:@#+=&-, and not NSE, the clearing house",
+            hint="for example --as HDFC",
+        )
+    return text
+
+
+def checked_id(text: str) -> str:
+    """An order id."""
+    if not is_identifier(text):
+        raise UsageError(
+            f"invalid order id {visible(text, 60)!r}",
+            cause="an id is 1 to 64 letters, digits or _.:@#+=&-",
+            hint="leave --id out and one is made",
+        )
+    return text
