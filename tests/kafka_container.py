@@ -146,7 +146,7 @@ class KafkaContainer(DockerContainer):
             # Instead of 50 each: every partition is opened again, and after a kill recovered, at each start.
             "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
             "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
-            # A killed broker is let back in only when the session of its former life has run out: 9 s if unset.
+            # A killed broker is let back in only when the session of its former life is over: 9 s if unset.
             "KAFKA_BROKER_SESSION_TIMEOUT_MS": "3000",
             "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",

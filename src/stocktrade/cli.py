@@ -8,6 +8,9 @@ completion stay fast and no embedded command imports a Kafka client.
 import os
 import re
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -79,7 +82,7 @@ def nse(
     with stop_on_signals() as stop, _open(bootstrap_server) as log:
         _name(log)
         console = _console(terminal=None if not as_json else False)
-        return role.run(log, group=group, once=once, stop=stop, console=console, out=sys.stdout)
+        return role.run(log, group=group, once=once, stop=stop, console=console, out=sys.stdout, now_ms=_now_ms)
 
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
@@ -134,6 +137,49 @@ def sell(
         return order_entry.send(log, offer, options, console=_console(), out=sys.stdout)
 
 
+@app.command(rich_help_panel="Set up")
+def demo(
+    *,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="What the traders do follows from this.")] = 885,
+    rate: Annotated[float, typer.Option("--rate", metavar="R", min=0.1, max=1000, help="Orders a second.")] = 25,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, max=3600)] = 6,
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="FOLDER", help="Keep the log in this new folder.")
+    ] = None,
+) -> ExitCode:
+    """See it all in one terminal: the seed's trade, seeded traders, and the sums at the end.
+
+    It has a log of its own, which is gone when it ends unless you --keep it.
+    """
+    from stocktrade.roles import demo as role  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
+    from stocktrade.transport import connect  # noqa: PLC0415
+
+    plan = role.Plan(seed, rate, seconds)
+    with _own_folder(keep) as folder, stop_on_signals() as stop, connect(f"sqlite:{folder}") as log:
+        code = role.run(log, plan, console=_console(), now_ms=_now_ms, stop=stop)
+    if keep is not None:
+        sys.stderr.write(f"kept in {folder}: STOCKTRADE_HOME={folder} stocktrade watch\n")
+    return code
+
+
+@contextmanager
+def _own_folder(keep: str | None) -> Iterator[str]:
+    if keep is None:
+        from tempfile import TemporaryDirectory  # noqa: PLC0415
+
+        with TemporaryDirectory(prefix="stocktrade-demo-") as folder:
+            yield folder
+        return
+    try:
+        os.makedirs(keep)  # noqa: PTH103 - pathlib is not imported for one call
+    except FileExistsError as error:
+        raise UsageError("--keep needs a new folder", cause=f"{keep} exists", hint="name another one") from error
+    except OSError as error:
+        raise UsageError(f"--keep cannot make {keep}", cause=error.strerror or str(error)) from error
+    yield keep
+
+
 def _version(asked: bool) -> None:
     if asked:
         from stocktrade import __version__  # noqa: PLC0415
@@ -166,6 +212,10 @@ def _name(log: "Log", order_id_of: str | None = None) -> None:
     """Say on stderr which log is written to, and the order's id before it is sent: it makes a retry safe."""
     order = f"  order: {order_id_of}" if order_id_of else ""
     sys.stderr.write(f"log: {log.url}{order}\n")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _console(*, terminal: bool | None = None) -> "Console":

@@ -218,6 +218,10 @@ class Flow:
         rows.sort(key=lambda row: row.number)
         return rows[max(0, len(rows) - limit) :]
 
+    def is_lively(self, now_ms: int) -> bool:
+        """Whether any topic has a rate."""
+        return any(stats.rate(now_ms) for stats in self.topics.values())
+
     @property
     def pending(self) -> int:
         """How many trades wait for a leg."""

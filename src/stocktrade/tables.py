@@ -44,11 +44,15 @@ MAX_STACKED: Final = 2
 
 
 def shown(text: str, limit: int = NAME_LIMIT) -> str:
-    """Text off a topic as a screen may have it: `visible`, marks not piled up, at most `limit` characters."""
-    safe = visible(text, limit)
-    if not safe.isascii():
-        safe = _unstacked(safe)
+    """Text off a topic as a screen may have it: nothing that steers it, at most `limit` characters."""
+    safe = _safe(text, limit)
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def _safe(text: str, limit: int) -> str:
+    """`visible`, and marks not piled up; escapes make it longer than `limit`."""
+    safe = visible(text, limit)
+    return safe if safe.isascii() else _unstacked(safe)
 
 
 def _unstacked(text: str) -> str:
@@ -66,7 +70,7 @@ def _unstacked(text: str) -> str:
 
 def tsv(cells: Iterable[str]) -> str:
     """Cells as one line of tab-separated text: no colour, nothing cut, nothing that steers a terminal."""
-    return "\t".join([visible(cell, len(cell)) for cell in cells])
+    return "\t".join([_safe(cell, len(cell)) for cell in cells])
 
 
 def clock(time_ms: int, *, newest_ms: int | None = None) -> str:
@@ -463,6 +467,7 @@ _ARROWS: Final = (
 _NAME_WIDTH: Final = max(len(topic) for topic, _, _ in _ARROWS)
 _LONGEST_ARROW: Final = 60
 _WIDEST_BOX: Final = 28
+_NARROW: Final = 10
 _BOXES_FROM: Final = 56
 """Below this width the four topics are drawn without boxes."""
 
@@ -472,19 +477,16 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
     counts = [group_indian(flow.topics[topic].count) for topic, _, _ in _ARROWS]
     rates = [rate(flow.topics[topic].rate(now_ms)) for topic, _, _ in _ARROWS]
     count_width, rate_width = max(map(len, counts)), max(6, *map(len, rates))
-    told = [many(flow.topics[topics.TRADES].count, "trade")]
-    if refused := flow.statuses[Status.REJECTED]:
-        told.append(f"{group_indian(refused)} rejected")
-    if dead := flow.topics[topics.DEAD_LETTERS].count:
-        told.append(many(dead, "dead letter"))
-    if flow.unreadable:
-        told.append(f"{group_indian(flow.unreadable)} unreadable")
-    right = max(map(len, told))
+    told = _told(flow, spelled=True)
     arrow = _NAME_WIDTH + count_width + rate_width + 9
-    left = width - arrow - right - 8
+    left = width - arrow - 8 - max(map(len, told))
+    if left < _NARROW:
+        told = _told(flow, spelled=False)
+        left = width - arrow - 8 - max(map(len, told))
     if left < 8:  # huge numbers on a narrow screen: the box of NSE stays empty
-        told, right = [], 3
-        left = width - arrow - right - 8
+        told = ["   "]
+        left = width - arrow - 8 - 3
+    right = max(map(len, told))
     boxed = width >= _BOXES_FROM and left >= 6
     if boxed:
         arrow += max(0, min(_LONGEST_ARROW - arrow, left - 16))
@@ -508,6 +510,20 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
     if boxed:
         lines.append(Text(f"╰{'':─<{left + 2}}╯{'':{arrow}}╰{'':─<{right + 2}}╯", no_wrap=True))
     return lines
+
+
+def _told(flow: Flow, *, spelled: bool) -> list[str]:
+    """What stands in the box of NSE."""
+    told = [many(flow.topics[topics.TRADES].count, "trade")]
+    if refused := flow.statuses[Status.REJECTED]:
+        told.append(f"{group_indian(refused)} rejected")
+    if dead := flow.topics[topics.DEAD_LETTERS].count:
+        told.append(many(dead, "dead letter") if spelled else f"{group_indian(dead)} dead")
+    if flow.unreadable:
+        told.append(
+            f"{group_indian(flow.unreadable)} unreadable" if spelled else f"{group_indian(flow.unreadable)} odd"
+        )
+    return told
 
 
 def _names(flow: Flow, width: int, most: int) -> list[Text]:
@@ -545,6 +561,7 @@ def market_line(quotes: Mapping[str, Quote], width: int) -> Text:
 
 _PICTURE_FROM_HEIGHT: Final = 16
 _REFUSALS_SHOWN: Final = 2
+_REFUSAL_SHOWN_MS: Final = 300_000
 
 
 @dataclass
@@ -582,8 +599,10 @@ class FlowView:
         if height >= _PICTURE_FROM_HEIGHT:
             above.append(Text())
         below = []
-        for refusal in list(self.flow.refusals)[-_REFUSALS_SHOWN:] if height >= _PICTURE_FROM_HEIGHT else ():
-            below += folded(refusal_text(refusal))
+        if height >= _PICTURE_FROM_HEIGHT:
+            fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
+            for refusal in fresh[-_REFUSALS_SHOWN:]:
+                below += folded(refusal_text(refusal))
         for notice in self.notices:
             below += folded(Text(shown(notice, 200), WAITING))
         yield from above

@@ -9,6 +9,7 @@ record, torn commit, zombie write.
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -108,15 +109,15 @@ class LogContract:
         raise NotImplementedError
 
     @pytest.fixture(params=PARTITIONS, ids=lambda count: f"{count}-partitions")
-    def open_log(self, request: pytest.FixtureRequest, tmp_path: Path) -> OpenLog:
-        return lambda: self.connect(tmp_path / "log", request.param)
+    def open_log(self, request: pytest.FixtureRequest) -> Iterator[OpenLog]:
+        with quick_folder() as folder:
+            yield lambda: self.connect(folder, request.param)
 
     @pytest.fixture(scope="class", params=PARTITIONS, ids=lambda count: f"{count}-partitions")
     @classmethod
-    def history(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> History:
+    def history(cls, request: pytest.FixtureRequest) -> History:
         """Three processes append to one topic at once, while one reader follows; a second one reads afterwards."""
-        folder = tmp_path_factory.mktemp("history") / "log"
-        with cls.connect(folder, request.param) as log:
+        with quick_folder() as folder, cls.connect(folder, request.param) as log:
             topic = make_topic(log)
             everything: dict[TopicPartition, int | None] = {(topic, p): 0 for p in range(log.partitions())}
             reader = log.reader(everything)
@@ -701,6 +702,15 @@ def member_values(member: Member, count: int, patience_s: float) -> list[bytes |
 def assignment(member: Member, count: int, patience_s: float) -> set[int]:
     """The member's shards as soon as it has `count` of them."""
     return set(poll_until(member, lambda polls: len(polls[-1].assigned) >= count, patience_s)[-1].assigned)
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """The name of a folder to be made, in memory if possible: a busy disk may pause a sync for seconds."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    with tempfile.TemporaryDirectory(dir=memory if usable else None) as parent:
+        yield Path(parent) / "log"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from contract import (  # noqa: E402 - its assertions are rewritten first
     owning,
     poll_some,
     poll_until,
+    quick_folder,
     read_to_end,
     running,
     values,
@@ -86,8 +87,9 @@ class TestTheContractNotices:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "log"
+def folder() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -461,9 +463,15 @@ with connect(sys.argv[1]) as log:
 """
 
 
-def test_the_bell_of_a_dead_reader_is_removed(log: SqliteLog, folder: Path) -> None:
+@pytest.fixture
+def bells(log: SqliteLog, folder: Path) -> Path:
+    if log._session.doorbell._prefix is None:
+        pytest.skip("the path is too long for a socket, and this system has no other name for it")
+    return folder / "bells"
+
+
+def test_the_bell_of_a_dead_reader_is_removed(log: SqliteLog, bells: Path) -> None:
     topic = make_topic(log)
-    bells = folder / "bells"
     with running(WAITING_READER, (log.url, topic)) as (reader,):
         assert len(list(bells.iterdir())) == 1
         log.append([NewRecord(topic, None, b"")])
@@ -487,12 +495,12 @@ def test_a_stopped_reader_holds_nobody_up(log: SqliteLog) -> None:
         assert time.monotonic() - begin < 2
 
 
-def test_bells_are_taken_down(log: SqliteLog, folder: Path) -> None:
+def test_a_bell_is_taken_down_with_its_log(log: SqliteLog, bells: Path) -> None:
     topic = make_topic(log)
     log.reader({(topic, 0): 0}).poll(0.01)
-    assert len(list((folder / "bells").iterdir())) == 1
+    assert len(list(bells.iterdir())) == 1
     log.close()
-    assert list((folder / "bells").iterdir()) == []
+    assert list(bells.iterdir()) == []
 
 
 def test_a_folder_of_bells_that_is_gone_disturbs_nobody(log: SqliteLog, folder: Path) -> None:

@@ -5,12 +5,14 @@ sequence and gets exactly one `Outcome`; state and facts are a function of the r
 and of nothing else, so that a replay, or a restored capture, goes on identically; the ids of resting orders are
 always remembered.
 
-An exception out of `apply` is a bug, and leaves an exchange that must be dropped.
+An exception out of `apply` is a bug, and leaves an exchange that must be dropped. A resting order costs about
+300 bytes, its texts and its place in the memory of ids included; nothing here makes reference cycles.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 from stocktrade.core.book import Depth, Order, OrderBook
@@ -18,7 +20,7 @@ from stocktrade.core.clearing import fact, novate
 from stocktrade.core.ledger import Ledger
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Fact, Instruction, Match, Outcome, Reason, Status
-from stocktrade.domain.values import group_indian, rupees_in_text
+from stocktrade.domain.values import Side, group_indian, rupees_in_text
 
 CAPTURE_FORMAT: Final = 1
 """The version of the rows of a `Capture`."""
@@ -208,7 +210,7 @@ class Exchange:
         resting: dict[tuple[str, str], Remembered] = {}
         for book in self._books.values():
             book.check()
-            resting.update({(order.participant, order.order_id): order for order in book.orders()})
+            resting.update({(order.participant, order.order_id): order for order in book.resting()[0]})
         counts = Counter(participant for participant, _ in resting)
         window = {(old.participant, old.order_id): old for old in self._window}
         memory = {(name, i): old for name, member in self._members.items() for i, old in member.ids.items()}
@@ -230,14 +232,12 @@ class Exchange:
 
     def capture(self) -> "Capture":
         """A picture of the state now. Copies references and leaves, no more; `Capture.rows` does the work."""
-        books = [(symbol, book.orders()) for symbol, book in sorted(self._books.items())]
         return Capture(
             seq=self.seq,
             rules=self.rules.name,
-            books=[(symbol, orders, [order.leaves for order in orders]) for symbol, orders in books],
+            books=[(symbol, *book.resting()) for symbol, book in sorted(self._books.items())],
             ledger=self.ledger.copy(),
-            # Beyond the window only resting orders are remembered, and these are in the books.
-            answered=[old for old in self._window if isinstance(old, Answered) or not old.leaves],
+            window=list(self._window),
         )
 
     @classmethod
@@ -257,7 +257,11 @@ class Exchange:
         exchange.seq = head[3]
         for tag, *row in rows:
             if tag == "order":
-                orders.setdefault(row[0], []).append(Order(*row[1:]))
+                symbol, seq, side, order_id, participant, sent, *rest = row
+                # JSON has made each of these few texts anew for every order; once is enough.
+                known: Side = "BUY" if side == "BUY" else "SELL"
+                order = Order(seq, known, order_id, intern(participant), intern(sent), *rest)
+                orders.setdefault(symbol, []).append(order)
             elif tag == "balance":
                 exchange.ledger.restore(*row)
             elif tag == "answered":
@@ -294,29 +298,35 @@ class Capture:
         books: Symbol, its orders in priority, and their leaves. The orders are the exchange's own; their leaves
             are copied, since only these change.
         ledger: A copy of the ledger.
-        answered: The ids remembered without resting, oldest first.
+        window: The newest remembered inputs, oldest first. (Of older ones only those at rest are remembered, and
+            these are in the books.)
     """
 
     seq: int
     rules: str
     books: list[tuple[str, list[Order], list[int]]]
     ledger: Ledger
-    answered: list[Remembered]
+    window: list[Remembered]
 
     def rows(self) -> Iterator[list[Any]]:
         """The state as small lists that JSON can hold, made one at a time.
 
-        A head; the orders by symbol, side and priority; the balances; the answered ids.
+        A head; the orders by symbol, side and priority; the balances; the ids in the window that do not rest.
         """
         yield ["exchange", CAPTURE_FORMAT, self.rules, self.seq]
+        oldest = self.window[0].seq if self.window else 0
+        at_rest: set[int] = set()  # what of the window rested then; its leaves now may say something else
         for symbol, orders, leaves in self.books:
             for o, left in zip(orders, leaves, strict=True):
+                if o.seq >= oldest:
+                    at_rest.add(o.seq)
                 yield [
                     "order", symbol, o.seq, o.side, o.order_id, o.participant, o.symbol_as_sent, o.quantity,
                     o.price, left, o.fingerprint,
                 ]  # fmt: skip
         for balance in self.ledger.balances():
             yield ["balance", *balance]
-        for a in self.answered:
-            reason = a.reason and a.reason.value
-            yield ["answered", a.seq, a.participant, a.order_id, a.fingerprint, a.status.value, reason]
+        for a in self.window:
+            if a.seq not in at_rest:
+                reason = a.reason and a.reason.value
+                yield ["answered", a.seq, a.participant, a.order_id, a.fingerprint, a.status.value, reason]

@@ -30,8 +30,9 @@ class Ledger:
 
     def post(self, postings: Iterable[Posting]) -> None:
         """Enter `postings`, each at once on both of its accounts."""
+        assets = self._assets
         for debit, credit, asset, amount in postings:
-            accounts = self._assets[asset]
+            accounts = assets[asset]
             accounts[debit] -= amount
             accounts[credit] += amount
 

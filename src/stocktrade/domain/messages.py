@@ -80,6 +80,11 @@ Amount = Annotated[Decimal, BeforeValidator(_require_number), _AS_NUMBER, WithJs
 """Rupees."""
 
 
+# On the wire an enum is its text; strict types would ask for the member itself.
+_StatusText = Annotated[Status, Field(strict=False)]
+_ReasonText = Annotated[Reason, Field(strict=False)]
+
+
 class WireModel(BaseModel):
     """What every message has in common: frozen, strict, tolerant of fields it does not know."""
 
@@ -127,16 +132,16 @@ class OrderEvent(WireModel):
     participant: str
     side: Side
     stock_symbol: str
-    status: Status
-    reason: Reason | None = None
+    status: _StatusText
+    reason: _ReasonText | None = None
     detail: str | None = None
     quantity: int | None = None
     price_per_unit: Amount | None = None
     filled_quantity: int = 0
     leaves_quantity: int = 0
     first_seq: int | None = None
-    first_status: Status | None = None
-    first_reason: Reason | None = None
+    first_status: _StatusText | None = None
+    first_reason: _ReasonText | None = None
     shard: int
     seq: int
     source: str

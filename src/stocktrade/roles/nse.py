@@ -5,7 +5,6 @@ Invariant: what is printed as settled is committed.
 
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
@@ -34,6 +33,7 @@ def run(
     stop: Callable[[], bool],
     console: Console,
     out: TextIO,
+    now_ms: Callable[[], int],
 ) -> ExitCode:
     """Be the exchange until `stop` says so, or, with `once`, until what is on the log is taken.
 
@@ -42,7 +42,7 @@ def run(
         StocktradeError: a shard could not be recovered or committed.
     """
     screen = _Panel(console, log) if console.is_terminal else _Lines(out, log)
-    node = Node(log, name=f"pid {os.getpid()}", now_ms=lambda: time.time_ns() // 1_000_000, group=group)
+    node = Node(log, name=f"pid {os.getpid()}", now_ms=now_ms, group=group)
     try:
         ends = node.backlog_ends() if once else {}
         while not stop():

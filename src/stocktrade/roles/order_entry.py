@@ -98,14 +98,15 @@ class Placed:
 
     def follow(self, seconds: float) -> Iterator[Progress]:
         """The progress each time something happened to the order, until it is final or the time is over."""
+        left = seconds
         deadline = time.monotonic() + seconds
         while not self.progress.is_final(self.order.quantity):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            changed = [self._take(record.topic, record.value) for record in self._reader.poll(min(left, 0.5))]
-            if any(changed):
+            records = self._reader.poll(min(max(left, 0.0), 0.5))
+            if any([self._take(record.topic, record.value) for record in records]):
                 yield self.progress
+            left = deadline - time.monotonic()
+            if left <= 0 and not records:
+                return
 
     def _take(self, topic: str, value: bytes | None) -> bool:
         try:

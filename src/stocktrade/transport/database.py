@@ -11,13 +11,16 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from stocktrade.errors import LogDamaged, StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.transport.anchor import sync_folder
 from stocktrade.transport.gate import Gate, name_of
+
+DAMAGED_HINT: Final = "copy the folder away first; then restore the file (with its -wal) from a backup"
 
 APPLICATION_ID: Final = 0x53544B54  # "STKT"
 FORMAT_VERSION: Final = 1
@@ -69,7 +72,6 @@ _SCHEMA: Final = """
     CREATE TABLE epochs (shard INTEGER PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
     INSERT INTO clock VALUES (1, 0, 0);
 """
-_TABLES: Final = frozenset({"meta", "topics", "clock", "heads", "records", "latest", "epochs"})
 
 
 class Database:
@@ -104,7 +106,7 @@ class Database:
                     with gate.held():
                         if not os.path.lexists(self.path):
                             _create(self.path, partitions)
-                self._identity = _recognise(self.path)
+                self._identity = _recognise(self.path, gate)
                 self.writing = self._connect("rw")
                 self.partitions = _check_content(self.writing, self.path)
                 # A no-op, unless somebody has changed the mode by hand.
@@ -175,15 +177,12 @@ def _create(path: Path, partitions: int) -> None:
     made = path.with_name(path.name + ".new")
     for remains in (made, made.with_name(made.name + "-journal"), made.with_name(made.name + "-wal")):
         remains.unlink(missing_ok=True)  # of somebody who died at this point
-    connection = sqlite3.connect(made, isolation_level=None)
-    try:
+    with closing(sqlite3.connect(made, isolation_level=None)) as connection:
         connection.executescript(_SCHEMA)
         connection.execute("INSERT INTO meta VALUES ('partitions', ?)", (partitions,))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
     made.rename(path)  # overwrites nothing: the caller looked, and everybody who creates holds the gate
     sync_folder(path.parent)
 
@@ -194,11 +193,11 @@ _files_guard = threading.Lock()
 _open_files: Counter[tuple[int, int]] = Counter()
 
 
-def _recognise(path: Path) -> tuple[int, int]:
-    """Check a file's header, and count it as open; its device and inode.
+def _recognise(path: Path, gate: Gate) -> tuple[int, int]:
+    """Check a file's header and length, and count it as open; its device and inode.
 
     Raises:
-        LogDamaged: it is not a log of ours.
+        LogDamaged: it is not a log of ours, or not all of it is there.
     """
     with _files_guard:
         found = path.stat()
@@ -206,10 +205,29 @@ def _recognise(path: Path) -> tuple[int, int]:
         if not _open_files[identity]:
             if not stat.S_ISREG(found.st_mode):
                 raise _foreign(path, "it is not a regular file")
-            with path.open("rb") as file:
-                _check_header(path, file.read(_HEADER_BYTES))
+            _check_header(path, _header(path))
+            if _is_cut_off(path):
+                with gate.held():  # so that nobody's checkpoint is half done
+                    if _is_cut_off(path):
+                        raise _damaged(path, "its end is missing")
         _open_files[identity] += 1
         return identity
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file is shorter than its header says. SQLite would read what is missing of a page as zeros."""
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return False  # what is missing may still come from there
+    header = _header(path)
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    return path.stat().st_size < page_bytes * int.from_bytes(header[28:32], "big")
 
 
 def _forget(identity: tuple[int, int]) -> None:
@@ -238,14 +256,35 @@ def _check_header(path: Path, header: bytes) -> None:
 
 
 def _check_content(connection: sqlite3.Connection, path: Path) -> int:
-    """Check that the tables are there; the number of partitions."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if not tables >= _TABLES:
-        raise _foreign(path, f"it lacks the table {min(_TABLES - tables)}")
+    """Check that the tables are those of this version; the number of partitions."""
+    if _tables(connection) != _expected_tables():
+        raise _foreign(path, "its tables are not those of a log")
     row = connection.execute("SELECT value FROM meta, clock WHERE name = 'partitions'").fetchone()
     if row is None:
         raise _foreign(path, "its first rows are missing")
-    return int(row[0])
+    return whole_number(row[0])
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+
+
+@cache
+def _expected_tables() -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _tables(connection)
+
+
+def whole_number(value: object) -> int:
+    """An integer from a row. SQLite checks the type of a value when it is written, not when it is read.
+
+    Raises:
+        LogDamaged: it is something else.
+    """
+    if type(value) is not int:
+        raise LogDamaged("a number in the log is damaged", cause=f"{value!r} is none", hint=DAMAGED_HINT)
+    return value
 
 
 def _foreign(path: Path, cause: str) -> LogDamaged:
@@ -254,6 +293,10 @@ def _foreign(path: Path, cause: str) -> LogDamaged:
         cause=cause,
         hint="nothing was changed. Name another folder, or restore the file from a backup",
     )
+
+
+def _damaged(path: Path, cause: str) -> LogDamaged:
+    return LogDamaged(f"{path} is damaged", cause=cause, hint=DAMAGED_HINT)
 
 
 @contextmanager
@@ -271,11 +314,13 @@ def explained(path: Path, *, unknown: bool = False) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise  # a mistake in this program, not an event
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise explain(error, path, unknown=unknown) from error
 
 
-def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False) -> StocktradeError:
+def explain(
+    error: sqlite3.Error | OSError | UnicodeDecodeError, path: Path, *, unknown: bool = False
+) -> StocktradeError:
     """What an error of SQLite or of the operating system means to a user.
 
     Args:
@@ -289,8 +334,9 @@ def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False
     """
     if isinstance(error, OSError):
         return _explain_system(error, path, unknown=unknown)
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # without one: text that is not UTF-8
-    cause = f"{error} ({getattr(error, 'sqlite_errorname', 'undecodable text')})"
+    # Without a code it is text that is not UTF-8, in a row or in a message about the schema.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    cause = f"{error} ({getattr(error, 'sqlite_errorname', 'text that is not UTF-8')})"
     match code & 0xFF:
         case sqlite3.SQLITE_FULL:
             # SQLite has rolled back; the commit frame is the last thing that it writes.
@@ -306,11 +352,7 @@ def explain(error: sqlite3.Error | OSError, path: Path, *, unknown: bool = False
                 hint="close the program that has the file open (a `sqlite3` shell, a backup), then try again",
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_MISMATCH:
-            return LogDamaged(
-                f"{path} is damaged",
-                cause=cause,
-                hint="copy the folder away first; then restore the file (with its -wal) from a backup",
-            )
+            return _damaged(path, cause)
         case sqlite3.SQLITE_TOOBIG:
             return UsageError("a record is too large for the log", cause=cause)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:

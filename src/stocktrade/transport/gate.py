@@ -144,8 +144,8 @@ class Gate:
         return Unavailable(
             f"{name_of(pid)} has held the write gate of {self._folder} for {waited_s:g} s",
             cause="one process writes at a time, and that one does not finish: stopped, or waiting for its disk",
-            hint=f"look at it with `ps -o pid,stat,args -p {number}`; `kill -CONT {number}` lets a stopped one"
-            f" go on, `kill -9 {number}` ends it, which frees the gate at once. Nothing was written: try again then",
+            hint=f"look at it with `ps -o pid,stat,args -p {number}`; `kill -CONT {number}` lets a stopped one go"
+            f" on, `kill -9 {number}` ends it, which frees the gate at once. Nothing was written: try again then",
         )
 
 

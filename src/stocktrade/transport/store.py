@@ -15,10 +15,10 @@ from itertools import islice
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from stocktrade.errors import Fenced, UsageError
+from stocktrade.errors import Fenced, LogDamaged, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import Headers, NewRecord, Position, Record, TopicPartition, TopicSpec
-from stocktrade.transport.database import Database, explained
+from stocktrade.transport.database import DAMAGED_HINT, Database, explained, whole_number
 from stocktrade.transport.gate import Gate
 from stocktrade.transport.partitioner import partition_for
 
@@ -72,7 +72,7 @@ class Store:
             UsageError: a record has no place on this log.
         """
         db = self._database.writing
-        arrival, last_ms = db.execute("SELECT arrival, time_ms FROM clock").fetchone()
+        arrival, last_ms = map(whole_number, db.execute("SELECT arrival, time_ms FROM clock").fetchone())
         now_ms = max(last_ms, wall_clock_ms())
         heads: dict[tuple[int, int], int] = {}
         rows = []
@@ -88,7 +88,7 @@ class Store:
             if offset is None:
                 self.check_partition(partition)
                 found = db.execute(_HEAD, at).fetchone()
-                offset = 0 if found is None else found[0]
+                offset = 0 if found is None else whole_number(found[0])
             heads[at] = offset + 1
             arrival += 1
             time_ms = now_ms if topic.append_time or record.time_ms is None else record.time_ms
@@ -138,7 +138,7 @@ class Store:
     def _epoch(self, shard: int) -> int:
         rows = self._database.writing.execute("SELECT epoch FROM epochs WHERE shard = ?", (shard,))
         (epoch,) = rows.fetchone()
-        return int(epoch)
+        return whole_number(epoch)
 
     def _replace(self, replacing: Sequence[tuple[int, int, bytes, int]]) -> None:
         """Remove the records that newer ones (topic, partition, key, arrival) replace.
@@ -186,7 +186,7 @@ class Store:
         """The offset after the last record of each partition."""
         with explained(self._database.path):
             rows = self._database.reading.execute("SELECT topic, partition, next_offset FROM heads")
-            ends = {(topic, partition): end for topic, partition, end in rows}
+            ends = {(topic, partition): whole_number(end) for topic, partition, end in rows}
         return {at: ends.get((self._topics[at[0]].id, at[1]), 0) for at in partitions}
 
     def has_changed(self) -> bool:
@@ -214,7 +214,7 @@ class Store:
                 self._database.writing.executemany(_ADD_TOPIC, specs)
             self._load_topics()
         for name, append_time, compacted in specs:
-            topic = self._topics[name]
+            topic = self.topic(name)
             if (topic.append_time, topic.compacted) != (append_time, compacted):
                 raise UsageError(
                     f"the topic {name} in {self._database.path} has other settings",
@@ -250,7 +250,9 @@ class Store:
     def _load_topics(self) -> None:
         with explained(self._database.path):
             rows = self._database.reading.execute("SELECT name, id, append_time, compacted FROM topics")
-            self._topics = {name: _Topic(number, bool(time), bool(gone)) for name, number, time, gone in rows}
+            self._topics.update(
+                (name, _Topic(number, bool(time), bool(gone))) for name, number, time, gone in rows
+            )
 
 
 _INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -265,6 +267,9 @@ _SET_HEAD: Final = (
 _ADD_TOPIC: Final = "INSERT INTO topics (name, append_time, compacted) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
 
+_BYTES: Final = (bytes, type(None))
+
+
 def wall_clock_ms() -> int:
     """Milliseconds since 1970 (UTC), as the machine believes."""
     return time.time_ns() // 1_000_000
@@ -272,6 +277,8 @@ def wall_clock_ms() -> int:
 
 def _records(rows: sqlite3.Cursor, topic: str, partition: int) -> Iterator[Record]:
     for arrival, offset, time_ms, key, value, headers in rows:
+        if not (type(offset) is type(time_ms) is int and type(key) in _BYTES and type(value) in _BYTES):
+            raise LogDamaged(f"the record {Position(topic, partition, offset)} is damaged", hint=DAMAGED_HINT)
         unpacked = () if headers is None else _unpack(headers)
         yield Record(topic, partition, offset, arrival, time_ms, key, value, unpacked)
 
@@ -291,9 +298,12 @@ def _pack(headers: Headers) -> bytes:
 def _unpack(data: bytes) -> Headers:
     headers = []
     at = 0
-    while at < len(data):
-        name_length, value_length = struct.unpack_from(">II", data, at)
-        middle = at + 8 + name_length
-        at = middle + value_length
-        headers.append((data[middle - name_length : middle].decode(), data[middle:at]))
+    try:
+        while at < len(data):
+            name_length, value_length = struct.unpack_from(">II", data, at)
+            middle = at + 8 + name_length
+            at = middle + value_length
+            headers.append((data[middle - name_length : middle].decode(), data[middle:at]))
+    except (struct.error, UnicodeDecodeError, TypeError) as error:
+        raise LogDamaged("the headers of a record are damaged", cause=str(error), hint=DAMAGED_HINT) from error
     return tuple(headers)
