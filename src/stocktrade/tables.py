@@ -129,7 +129,7 @@ class _Layout(NamedTuple):
     fits: bool
 
 
-_FOLDS: Final = (NAME_LIMIT, 24, 12)
+_FOLDS: Final = (NAME_LIMIT, 32, 24, 20, 16, 12)
 
 
 def _fitted(columns: Sequence[_Column], width: int, sacrifices: Sequence[Sequence[str]]) -> _Layout:
@@ -560,7 +560,7 @@ def market_line(quotes: Mapping[str, Quote], width: int) -> Text:
 # --- the live view -------------------------------------------------------------------------------------------
 
 _PICTURE_FROM_HEIGHT: Final = 16
-_REFUSALS_SHOWN: Final = 2
+_ROOMY_HEIGHT: Final = 30
 _REFUSAL_SHOWN_MS: Final = 300_000
 
 
@@ -601,7 +601,7 @@ class FlowView:
         below = []
         if height >= _PICTURE_FROM_HEIGHT:
             fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
-            for refusal in fresh[-_REFUSALS_SHOWN:]:
+            for refusal in fresh[-2:] if height >= _ROOMY_HEIGHT else fresh[-1:]:
                 below += folded(refusal_text(refusal))
         for notice in self.notices:
             below += folded(Text(shown(notice, 200), WAITING))

@@ -9,20 +9,26 @@ from stocktrade.errors import UsageError
 from stocktrade.transport.base import Log
 
 
-def connect(url: str, *, partitions: int = 1) -> Log:
+def connect(url: str, *, partitions: int | None = None) -> Log:
     """Open a log.
 
-    `sqlite:FOLDER` is the embedded log in that folder, made when it is missing; `partitions` then says into how
-    many shards a new one is divided.
+    `sqlite:FOLDER` is the embedded log in that folder, made when it is missing. `kafka:HOST:PORT,...` is the log
+    of a Kafka cluster. `partitions` says into how many shards a new log is divided: by default one on the
+    embedded log, four on Kafka.
 
     Raises:
-        UsageError: no such kind of log.
+        UsageError: no such kind of log, or none that can be used as it is.
         Unavailable: the log cannot be opened.
         LogDamaged: the file is foreign, truncated, or of another version.
     """
     kind, _, rest = url.partition(":")
+    # An adapter is imported when it is chosen: a client library costs more than all the rest.
     if kind == "sqlite" and rest:
-        from stocktrade.transport.sqlite import SqliteLog  # noqa: PLC0415 - an adapter is imported when chosen
+        from stocktrade.transport.sqlite import SqliteLog  # noqa: PLC0415
 
-        return SqliteLog(Path(rest), partitions=partitions)
-    raise UsageError(f"unknown kind of log: {url!r}", hint="use sqlite:FOLDER")
+        return SqliteLog(Path(rest), partitions=1 if partitions is None else partitions)
+    if kind == "kafka" and rest:
+        from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
+
+        return KafkaLog(rest, partitions=partitions)
+    raise UsageError(f"unknown kind of log: {url!r}", hint="use sqlite:FOLDER or kafka:HOST:PORT,...")

@@ -1,0 +1,708 @@
+"""The log on a Kafka cluster.
+
+What keeps the promises of the port:
+
+* every reader and member reads committed records only;
+* a shard is claimed by its transactional id: the broker raises its epoch, refuses everything of the owner before,
+  and ends what that one left open; afterwards the log of the shard is looked at, whether it really ended;
+* a commit is one transaction, ended so that a delayed request cannot tear it (`kafka_txn`);
+* the consumer group only assigns. Its rebalances are noticed by comparing its generation after each poll, and
+  positions are this module's own, so whatever the client does to them has no effect.
+
+`arrival` is the record's time in milliseconds: the broker's clock on topics that it stamps.
+
+Invariant: nothing above this module knows the client library, and no call waits without a limit.
+"""
+
+import itertools
+import os
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from heapq import merge
+from typing import Any, Final
+
+from kafka import TopicPartition as Place
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from stocktrade.domain.values import visible
+from stocktrade.errors import Fenced, LogDamaged, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.transport import topics as names
+from stocktrade.transport.base import (
+    UNBOUNDED,
+    Log,
+    Member,
+    NewRecord,
+    Poll,
+    Position,
+    Reader,
+    Record,
+    TopicPartition,
+    TopicSpec,
+    Writer,
+)
+from stocktrade.transport.kafka_client import (
+    FETCH_MAX_WAIT_MS,
+    FETCH_MAX_WAIT_SINGLE_MS,
+    Connection,
+    discard_producer,
+    read_settings,
+)
+from stocktrade.transport.kafka_topics import Topics
+from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, send
+from stocktrade.transport.partitioner import partition_for
+
+DEFAULT_PARTITIONS: Final = 4
+
+CLAIM_PATIENCE_S: Final = 5.0
+"""How long a claim waits for what its predecessor left open; the broker ends that in milliseconds."""
+
+END_PATIENCE_S: Final = 1.0
+"""How long `ends` waits for transactions that are being ended: a commit becomes visible a moment after it returned."""
+
+PROGRESS_EVERY_S: Final = 0.5
+_WAITING_FOR_EVERY_S: Final = 2.0
+_SLICE_S: Final = 0.1
+_LOOK_WITHIN_S: Final = 2.0
+_LEAVE_WITHIN_MS: Final = 2_000
+_MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
+_MAX_BUFFERED_RECORDS: Final = 10_000
+
+_MEMBER: Final = "stocktrade-member"
+_CLIENT_ID: Final = re.compile(rf"{_MEMBER}\.(?P<host>[^/]*)\.(?P<pid>\d+)\.\d+")
+_numbers = itertools.count(1)
+
+
+class KafkaLog(Log):
+    """The log of a cluster.
+
+    Args:
+        servers: HOST:PORT of one or more brokers, with commas between them.
+        partitions: into how many partitions new topics are divided. By default as many as the journal has that is
+            there, or four.
+        replication: how many copies of a new topic there are; by default one per broker, three at most.
+        settings: Kafka's own options of the connection (`security.protocol` …).
+        prefix: goes before the names of topics, groups and transactional ids, so that several exchanges can
+            share a cluster.
+        cured: False leaves transactions to the client library, which can tear them: only for a test that shows it.
+
+    Raises:
+        UsageError: an option is wrong, or the client library or the cluster is none that the exchange can use.
+        Unavailable: no broker answers.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        partitions: int | None = None,
+        replication: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        prefix: str = "",
+        cured: bool = True,
+    ) -> None:
+        if partitions is not None and partitions < 1:
+            raise UsageError(f"a log has at least one partition, not {partitions}")
+        check_library()
+        self.url = f"kafka:{servers}"
+        self._connection = Connection(servers, read_settings(settings or {}))
+        try:
+            check_cluster(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._topics = Topics(self._connection, replication)
+        self._partitions = partitions
+        self._prefix = prefix
+        self._cured = cured
+        self._producer: Any = None
+        self._outputs: set[str] = set()
+        self._opened: list[KafkaReader | KafkaWriter | KafkaMember] = []
+        self._fenced: set[int] = set()
+
+    def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """See `Log.ensure_topics`."""
+        self._topics.ensure([spec._replace(name=self._prefix + spec.name) for spec in specs], self.partitions())
+        self._outputs.update(spec.name for spec in specs if not spec.append_time)
+
+    def partitions(self) -> int:
+        """See `Log.partitions`. What the journal has counts, if nothing was asked for."""
+        if self._partitions is None:
+            found = self._topics.partitions(self._prefix + names.JOURNAL)
+            if found is None:
+                return DEFAULT_PARTITIONS  # until somebody makes the topics
+            self._partitions = found
+        return self._partitions
+
+    def append(self, records: Sequence[NewRecord]) -> list[Position]:
+        """See `Log.append`. A producer that failed once is thrown away: the next call has a new one."""
+        if not records:
+            return []
+        placed = self._placed(records)
+        if self._producer is None:
+            self._connection.probe()
+            self._producer = self._connection.make_producer(value_serializer=NullableValue())
+        deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
+        sent: list[Any] = []
+        try:
+            for record, topic, partition in placed:
+                sent.append(send(self._producer, record, topic, partition))
+            offsets = [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in sent]
+        except (KafkaError, ValueError) as error:
+            # The library's producer is dead for ever once a batch has expired.
+            self._drop_producer()
+            if not sent:
+                raise self._connection.translated(error, "the records were not sent") from error
+            raise Unknown(
+                f"{self._connection.servers} did not confirm what was sent",
+                cause=visible(f"{type(error).__name__}: {error}", 300),
+                hint="sending the same again is safe",
+            ) from error
+        except BaseException:
+            self._drop_producer()
+            raise
+        return self._positions(placed, offsets)
+
+    def reader(self, starts: Mapping[TopicPartition, int | None]) -> Reader:
+        """See `Log.reader`."""
+        places = {self._place(topic, partition): start for (topic, partition), start in starts.items()}
+        reader = KafkaReader(self._connection, self._prefix, places)
+        return self._keep(reader)
+
+    def claim(self, shard: int) -> Writer:
+        """See `Log.claim`. Nobody keeps a shard against a claim: the owner before is fenced."""
+        if not 0 <= shard < self.partitions():
+            raise UsageError(f"there is no shard {shard}, only 0 to {self.partitions() - 1}")
+        self._connection.probe()
+        transactions = Transactions(
+            self._connection, f"{self._prefix}{names.JOURNAL}-{shard}", cured=self._cured
+        )
+        try:
+            self._check_resolved(shard)
+            self._fenced.discard(shard)
+            return self._keep(KafkaWriter(self, shard, transactions))
+        except BaseException:
+            transactions.close()
+            raise
+
+    def member(self, group: str, topics: Collection[str]) -> Member:
+        """See `Log.member`."""
+        for topic in topics:
+            self._count(topic)
+        return self._keep(KafkaMember(self, self._connection, self._prefix, group, topics))
+
+    def owners(self) -> dict[int, str | None]:
+        """See `Log.owners`. The members of all groups in which exchanges are."""
+        owners: dict[int, str | None] = dict.fromkeys(range(self.partitions()))
+        admin = self._connection.admin
+
+        def groups() -> dict[str, Any]:
+            listed = [each["group_id"] for each in admin.list_groups() if each["protocol_type"] == "consumer"]
+            ours = [group for group in listed if group.startswith(self._prefix)]
+            return dict(admin.describe_groups(ours)) if ours else {}
+
+        for group in self._connection.ask("the groups are not known", groups).values():
+            for member in group["members"]:
+                identity = _CLIENT_ID.fullmatch(member["client_id"])
+                assignment = member["member_assignment"]
+                if identity is None or not assignment:
+                    continue
+                name = visible(f"pid {identity['pid']} on {identity['host']}", 100)
+                for topic in assignment["assigned_partitions"]:
+                    owners.update(dict.fromkeys(owners.keys() & set(topic["partitions"]), name))
+        return owners
+
+    def close(self) -> None:
+        """See `Log.close`."""
+        opened, self._opened = self._opened, []
+        for each in reversed(opened):
+            each.close()
+        self._drop_producer()
+        self._connection.close()
+
+    # --- for what was opened through this log --------------------------------------------------------------
+
+    def commit(self, transactions: Transactions, shard: int, records: Sequence[NewRecord]) -> list[Position]:
+        """Commit for a writer."""
+        placed = self._placed(records)
+        try:
+            return self._positions(placed, transactions.commit(placed))
+        except Fenced:
+            self._fenced.add(shard)
+            raise
+
+    def forget(self, opened: "KafkaReader | KafkaWriter | KafkaMember") -> None:
+        """Something that was opened is closed."""
+        with suppress(ValueError):
+            self._opened.remove(opened)
+
+    @property
+    def fenced(self) -> set[int]:
+        """The shards that this log's writers lost to a newer claim, and that were not claimed again."""
+        return self._fenced
+
+    def _keep(self, opened: Any) -> Any:
+        opened.on_close = self.forget
+        self._opened.append(opened)
+        return opened
+
+    def _count(self, topic: str) -> int:
+        count = self._topics.partitions(self._prefix + topic)
+        if count is None:
+            raise UsageError(
+                f"the cluster at {self._connection.servers} has no topic {self._prefix + topic!r}",
+                hint="create the topics: stocktrade topics create",
+            )
+        return count
+
+    def _place(self, topic: str, partition: int) -> Place:
+        count = self._count(topic)
+        if not 0 <= partition < count:
+            raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
+        return Place(self._prefix + topic, partition)
+
+    def _placed(self, records: Sequence[NewRecord]) -> list[tuple[NewRecord, str, int]]:
+        """The records with their topics and partitions on the cluster."""
+        placed = []
+        for record in records:
+            partition = record.partition
+            if partition is None:
+                partition = 0 if record.key is None else partition_for(record.key, self._count(record.topic))
+            placed.append((record, *self._place(record.topic, partition)))
+        return placed
+
+    @staticmethod
+    def _positions(placed: Sequence[tuple[NewRecord, str, int]], offsets: Sequence[int]) -> list[Position]:
+        return [
+            Position(record.topic, partition, offset)
+            for (record, _, partition), offset in zip(placed, offsets, strict=True)
+        ]
+
+    def _check_resolved(self, shard: int) -> None:
+        """No transaction may be open on what the shard writes, or its readers would stand still.
+
+        Inputs are left out: participants may have transactions of their own there.
+        """
+        written = {spec.name for spec in names.SPECS if not spec.append_time} | self._outputs
+        found = self._topics.find([self._prefix + topic for topic in written])
+        places = [
+            Place(topic, shard) for topic in sorted(found) if shard < (self._topics.partitions(topic) or 0)
+        ]
+        for place, (stable, end) in self._connection.settle(places, CLAIM_PATIENCE_S).items():
+            server = self._connection.servers.partition(",")[0]
+            raise Unavailable(
+                f"a transaction is open on {place.topic}, partition {place.partition}: "
+                f"committed records end at {stable}, written ones at {end}",
+                cause="another producer holds it open, or a broker lost the end of one",
+                hint="if it does not end by itself, find and end it:\n"
+                f"kafka-transactions.sh --bootstrap-server {server} find-hanging --topic {place.topic} "
+                f"--partition {place.partition}\n"
+                f"kafka-transactions.sh --bootstrap-server {server} abort --topic {place.topic} "
+                f"--partition {place.partition} --start-offset {stable}",
+            )
+
+    def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            discard_producer(producer)
+
+
+class _Opened:
+    """What a log must close with itself."""
+
+    def __init__(self) -> None:
+        self.on_close: Any = None
+        self._closed = False
+
+    def _first_close(self) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
+        if self.on_close is not None:
+            self.on_close(self)
+        return True
+
+
+class KafkaReader(_Opened, Reader):
+    """Follows partitions; see `Reader`."""
+
+    def __init__(self, connection: Connection, prefix: str, starts: Mapping[Place, int | None]) -> None:
+        super().__init__()
+        self._connection = connection
+        self._prefix = prefix
+        at_end = [place for place, start in starts.items() if start is None]
+        ends = connection.stable_ends(at_end, within_s=connection.timeouts.request_ms / 1000) if at_end else {}
+        self._positions = {place: ends[place] if start is None else start for place, start in starts.items()}
+        self._ends: dict[Place, int] = {}
+        self._consumer = connection.make_consumer(
+            group_id=None,
+            fetch_max_wait_ms=FETCH_MAX_WAIT_SINGLE_MS if len(starts) == 1 else FETCH_MAX_WAIT_MS,
+        )
+        self._consumer.assign(list(self._positions))
+        for place, offset in self._positions.items():
+            self._consumer.seek(place, offset)
+
+    def poll(self, timeout_s: float = 0.0, max_records: int = 1000) -> list[Record]:
+        """See `Reader.poll`. It also returns when it has passed a transaction's end up to what `ends` has said.
+
+        Raises:
+            LogDamaged: the log ends before the place that this reader had reached.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            behind = self._is_behind()
+            left_s = max(0.0, deadline - time.monotonic())
+            # The consumer waits on while it passes the ends of transactions, which are no records.
+            wait_ms = min(left_s, _SLICE_S / 4 if behind else left_s) * 1000
+            try:
+                batches = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
+            except KafkaError as error:
+                raise self._connection.translated(error, "the log cannot be read") from error
+            records = list(_in_order(self._taken(batches)))
+            if records or (behind and not self._is_behind()) or time.monotonic() >= deadline:
+                return records
+
+    def _taken(self, batches: Mapping[Place, Sequence[Any]]) -> Iterator[list[Record]]:
+        for place, batch in batches.items():
+            if batch[0].offset < self._positions[place]:
+                raise LogDamaged(
+                    f"{place.topic}@{place.partition} has no record {self._positions[place]} any more",
+                    cause=f"the log goes on at {batch[0].offset}",
+                    hint="the cluster lost records, or the topic was made anew",
+                )
+            self._positions[place] = batch[-1].offset + 1
+            yield [_record(each, self._prefix) for each in batch]
+
+    def _is_behind(self) -> bool:
+        return any(self._reached(place) < end for place, end in self._ends.items())
+
+    def _reached(self, place: Place) -> int:
+        """The position, with the ends of transactions that were passed."""
+        if self._closed:
+            return self._positions[place]
+        return max(self._positions[place], self._consumer.position(place, timeout_ms=0) or 0)
+
+    def position(self, topic: str, partition: int) -> int:
+        """See `Reader.position`."""
+        return self._reached(Place(self._prefix + topic, partition))
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """See `Reader.ends`. What is committed but not visible yet is waited for, and counts."""
+        connection = self._connection
+        held = connection.settle(self._positions, END_PATIENCE_S)
+        del held
+        self._ends = connection.stable_ends(self._positions, within_s=connection.timeouts.request_ms / 1000)
+        return {(place.topic[len(self._prefix) :], place.partition): end for place, end in self._ends.items()}
+
+    def close(self) -> None:
+        """See `Reader.close`."""
+        if self._first_close():
+            self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
+
+
+class KafkaWriter(_Opened, Writer):
+    """Owns a shard; see `Writer` and, for making one, `Log.claim`."""
+
+    def __init__(self, log: KafkaLog, shard: int, transactions: Transactions) -> None:
+        super().__init__()
+        self.shard = shard
+        self.epoch = transactions.epoch
+        self._log = log
+        self._transactions = transactions
+
+    def commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> list[Position]:
+        """See `Writer.commit`. Readers see it a moment after this returns, when the brokers wrote its end.
+
+        An anchor is not kept: what a quorum of brokers took is not lost by one of them.
+        """
+        del anchor
+        try:
+            return self._log.commit(self._transactions, self.shard, records)
+        except StocktradeError:
+            self._transactions.close()
+            raise
+
+    def anchor(self) -> bytes | None:
+        """See `Writer.anchor`: none."""
+        return None
+
+    def close(self) -> None:
+        """See `Writer.close`."""
+        if self._first_close():
+            self._transactions.close()
+
+
+class _Input:
+    """One input partition of a started shard: where it stands and what was fetched of it."""
+
+    def __init__(self, place: Place, position: int) -> None:
+        self.place = place
+        self.position = position  # of the next record to fetch
+        self.reached = 0  # the arrival of the last record fetched: a later one never arrived before it
+        self.end = UNBOUNDED  # where the partition ended at the last look
+        self.waiting: deque[Record] = deque()
+        self.waiting_bytes = 0
+        self.paused = False
+
+    def take(self, records: Iterable[Any], prefix: str) -> None:
+        for each in records:
+            if each.offset < self.position:
+                continue  # the client went back; what it brings again was delivered
+            record = _record(each, prefix)
+            self.waiting.append(record)
+            self.waiting_bytes += len(record.value or b"") + 100
+            self.position = record.offset + 1
+            self.reached = max(self.reached, record.arrival)
+
+    def pop(self) -> Record:
+        record = self.waiting.popleft()
+        self.waiting_bytes -= len(record.value or b"") + 100
+        return record
+
+    @property
+    def horizon(self) -> int:
+        """Whatever is still to come of this partition did not arrive before this."""
+        if self.waiting:
+            return self.waiting[0].arrival
+        return UNBOUNDED if self.position >= self.end else self.reached
+
+    @property
+    def is_full(self) -> bool:
+        return self.waiting_bytes > _MAX_BUFFERED_BYTES or len(self.waiting) > _MAX_BUFFERED_RECORDS
+
+
+class KafkaMember(_Opened, Member):
+    """A member of the consumer group; see `Member`."""
+
+    def __init__(
+        self, log: KafkaLog, connection: Connection, prefix: str, group: str, topics: Collection[str]
+    ) -> None:
+        super().__init__()
+        self._log = log
+        self._connection = connection
+        self._prefix = prefix
+        self._topics = tuple(sorted(topics))
+        timeouts = connection.timeouts
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
+        self._consumer = connection.make_consumer(
+            group_id=prefix + group,
+            client_id=f"{_MEMBER}.{host}.{os.getpid()}.{next(_numbers)}",
+            # The one assignor that gives a member the same numbers of all topics.
+            partition_assignment_strategy=[RangePartitionAssignor],
+            session_timeout_ms=timeouts.session_ms,
+            heartbeat_interval_ms=timeouts.session_ms // 4,
+            max_poll_interval_ms=timeouts.max_poll_interval_ms,
+        )
+        self._consumer.subscribe([prefix + topic for topic in self._topics])
+        self._generation = -1
+        self._assigned: frozenset[int] = frozenset()
+        self._inputs: dict[int, list[_Input]] = {}
+        self._unsettled: set[int] = set()
+        self._progress: dict[Place, Any] = {}
+        self._progress_at = 0.0
+        self._waiting_for: dict[int, str] = {}
+        self._waiting_for_at = 0.0
+        self._turn = 0
+
+    # --- poll ----------------------------------------------------------------------------------------------
+
+    def poll(self, timeout_s: float, max_records: int = 1000) -> Poll:
+        """See `Member.poll`.
+
+        A horizon holds for what was visible: a record whose transaction was open meanwhile has an older time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            waiting = any(each.waiting for inputs in self._inputs.values() for each in inputs)
+            changed = self._fetch(0.0 if waiting else min(left_s, _SLICE_S))
+            waiting = any(each.waiting for inputs in self._inputs.values() for each in inputs)
+            if waiting or changed or left_s <= 0:
+                break
+            if self._unsettled and self._look():
+                break
+        self._send_progress()
+        if waiting or self._unsettled:
+            self._look()
+        records = self._deliver(max_records)
+        horizons = {shard: min(each.horizon for each in inputs) for shard, inputs in self._inputs.items()}
+        self._unsettled = {shard for shard, horizon in horizons.items() if horizon != UNBOUNDED}
+        assigned = self._owned()
+        return Poll(records, horizons, assigned, self._others(assigned))
+
+    def _fetch(self, timeout_s: float) -> bool:
+        """One round of the consumer; whether the assignment changed in it."""
+        for inputs in self._inputs.values():
+            for each in inputs:
+                if each.is_full != each.paused:
+                    each.paused = each.is_full
+                    self._set_paused(each)
+        try:
+            batches = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=_MAX_BUFFERED_RECORDS)
+        except KafkaError as error:
+            raise self._connection.translated(error, "the inputs cannot be read") from error
+        if self._take_assignment():
+            return True  # what came may be from positions that are not ours; it is fetched again
+        for inputs in self._inputs.values():
+            for each in inputs:
+                each.take(batches.get(each.place, ()), self._prefix)
+        return False
+
+    def _take_assignment(self) -> bool:
+        """Compare generation and assignment with the ones before. Data, not a callback: this is the main loop."""
+        places = self._consumer.assignment() or set()
+        generation = self._consumer.group_metadata().generation_id
+        shards = {place.partition for place in places}
+        assigned = frozenset(
+            shard for shard in shards if all(Place(self._prefix + t, shard) in places for t in self._topics)
+        )
+        if generation == self._generation and assigned == self._assigned:
+            return False
+        if generation != self._generation:
+            self._log.fenced.clear()
+        self._generation = generation
+        self._assigned = assigned
+        self._waiting_for_at = 0.0
+        for shard in [shard for shard in self._inputs if shard not in assigned]:
+            self.stop(shard)
+        # A rebalance forgets what was paused, and puts positions back to what the group has noted.
+        for place in places:
+            if place.partition not in self._inputs:
+                self._consumer.pause(place)
+        for inputs in self._inputs.values():
+            for each in inputs:
+                self._seek(each)
+        return True
+
+    def _seek(self, each: _Input) -> None:
+        self._consumer.seek(each.place, each.position)
+        self._set_paused(each)
+
+    def _set_paused(self, each: _Input) -> None:
+        (self._consumer.pause if each.paused else self._consumer.resume)(each.place)
+
+    def _look(self) -> bool:
+        """Ask where the inputs of the started shards end now; whether there was an answer.
+
+        A record of one topic says nothing about the other, unless that was looked at afterwards.
+        """
+        inputs = [each for inputs in self._inputs.values() for each in inputs]
+        if not inputs:
+            return False
+        try:
+            ends = self._connection.stable_ends([each.place for each in inputs], within_s=_LOOK_WITHIN_S)
+        except StocktradeError:
+            for each in inputs:
+                each.end = UNBOUNDED  # nothing is known; the brokers are away, and will be back
+            return False
+        for each in inputs:
+            each.end = ends[each.place]
+            if not each.waiting and each.position < each.end:
+                # Transactions' ends and aborted records take offsets: the consumer passes them silently.
+                each.position = max(each.position, self._consumer.position(each.place, timeout_ms=0) or 0)
+        return all(not each.waiting and each.position >= each.end for each in inputs)
+
+    def _deliver(self, max_records: int) -> list[Record]:
+        """What was fetched, of each shard in the order of arrival; the shards take turns at being first."""
+        records: list[Record] = []
+        shards = sorted(self._inputs)
+        self._turn += 1
+        for i in range(len(shards)):
+            inputs = self._inputs[shards[(i + self._turn) % len(shards)]]
+            while len(records) < max_records:
+                heads = [each for each in inputs if each.waiting]
+                if not heads:
+                    break
+                records.append(min(heads, key=lambda each: (each.waiting[0].arrival, each.place)).pop())
+        return records
+
+    # --- ownership -----------------------------------------------------------------------------------------
+
+    def _owned(self) -> frozenset[int]:
+        # A shard that was lost to a newer claim is not claimed back in the generation in which it was lost: two
+        # members that both believe to own it would take it from each other for ever.
+        return self._assigned - self._log.fenced
+
+    def _others(self, assigned: frozenset[int]) -> dict[int, str]:
+        now = time.monotonic()
+        if len(assigned) == self._log.partitions():
+            return {}
+        if now >= self._waiting_for_at:
+            self._waiting_for_at = now + _WAITING_FOR_EVERY_S
+            with suppress(StocktradeError):
+                self._waiting_for = {
+                    shard: owner for shard, owner in self._log.owners().items() if owner is not None
+                }
+        return {shard: owner for shard, owner in self._waiting_for.items() if shard not in assigned}
+
+    def start(self, shard: int, offsets: Mapping[str, int]) -> None:
+        """See `Member.start`. A topic without an offset starts at its beginning.
+
+        Raises:
+            ValueError: the shard is not assigned to this member.
+        """
+        if shard not in self._assigned:
+            raise ValueError(f"shard {shard} is not assigned to this member")
+        self._inputs[shard] = [
+            _Input(Place(self._prefix + topic, shard), offsets.get(topic, 0)) for topic in self._topics
+        ]
+        self._unsettled.add(shard)
+        for each in self._inputs[shard]:
+            self._seek(each)
+
+    def stop(self, shard: int) -> None:
+        """See `Member.stop`. The shard stays assigned."""
+        for each in self._inputs.pop(shard, ()):
+            if shard in self._assigned:
+                self._consumer.pause(each.place)
+            self._progress.pop(each.place, None)
+
+    def note_progress(self, shard: int, offsets: Mapping[str, int]) -> None:
+        """See `Member.note_progress`. Sent with a later poll, not more often than is of use."""
+        for topic, offset in offsets.items():
+            self._progress[Place(self._prefix + topic, shard)] = OffsetAndMetadata(offset, "", -1)
+
+    def _send_progress(self) -> None:
+        now = time.monotonic()
+        if self._progress and now - self._progress_at >= PROGRESS_EVERY_S:
+            self._progress_at = now
+            progress, self._progress = self._progress, {}
+            with suppress(KafkaError):
+                self._consumer.commit_async(progress, callback=_ignore)
+
+    def close(self) -> None:
+        """See `Member.close`."""
+        if self._first_close():
+            if self._progress:
+                with suppress(KafkaError):
+                    self._consumer.commit(self._progress, timeout_ms=_LEAVE_WITHIN_MS)
+            self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
+            self._inputs.clear()
+            self._assigned = frozenset()
+
+
+def _ignore(*_: Any) -> None:
+    """A group commit is for onlookers: whether it succeeded changes nothing."""
+
+
+def _record(each: Any, prefix: str) -> Record:
+    return Record(
+        each.topic[len(prefix) :],
+        each.partition,
+        each.offset,
+        each.timestamp,
+        each.timestamp,
+        each.key,
+        each.value,
+        tuple(each.headers),
+    )
+
+
+def _in_order(batches: Iterable[list[Record]]) -> Iterable[Record]:
+    """Batches merged by arrival; a partition's own order stays, whatever its times are."""
+    return merge(*batches, key=lambda record: record.arrival)

@@ -1,0 +1,276 @@
+"""Transactions of one producer, atomic and with bounded waits.
+
+Owns what the client library lacks for that. It speaks the older transaction protocol, in which the epoch stays the
+same from one transaction to the next: an EndTxn that is delayed in the network, and repeated by the client, can
+then end the *next* transaction (KAFKA-17754), so that a reader sees half of one. The cure is the client's side of
+KIP-890: send EndTxn version 5, after which the broker has raised the epoch, and go on with the producer id and
+epoch that its answer carries.
+
+Invariant: `commit` returns only when every record was written and the broker has said that the transaction is
+committed. After any other end the producer is of no further use, and is thrown away.
+"""
+
+import inspect
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import kafka
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.producer import transaction_manager as library
+from kafka.producer.sender import Sender
+from kafka.protocol.producer import EndTxnRequest
+from kafka.serializer import Serializer
+from kafka.structs import TopicPartition
+
+from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.transport.base import NewRecord
+from stocktrade.transport.kafka_client import Connection, discard_producer, is_fencing
+
+KNOWN_VERSIONS: Final = ("3.0.12",)
+KNOWN_INTERNALS: Final = frozenset({"76e7b80a3a1d2498"})
+"""Digests of the library's source that this module builds on, of the versions that were examined."""
+
+_USED_INTERNALS: Final = (library.TransactionManager, library.TxnRequestHandler, library.EndTxnHandler, Sender)
+_END_TXN: Final = 5
+_HINT: Final = "pip install 'kafka-python[crc32c]==3.0.12'"
+
+
+def internals_digest() -> str:
+    """A digest of the parts of the client library that this module reaches into."""
+    return sha256("\0".join(inspect.getsource(each) for each in _USED_INTERNALS).encode()).hexdigest()[:16]
+
+
+def check_library() -> None:
+    """Refuse a client library whose internals are not the ones that the cure was written for.
+
+    Raises:
+        UsageError: it is another version, or a changed one.
+    """
+    version = kafka.__version__
+    if version not in KNOWN_VERSIONS:
+        known = " or ".join(KNOWN_VERSIONS)
+        raise UsageError(
+            f"this kafka-python is version {version}; stocktrade needs {known}",
+            cause="transactions are made atomic inside the library, which only its known versions allow",
+            hint=_HINT,
+        )
+    try:
+        digest = internals_digest()
+    except OSError:  # installed without its source: the version must do
+        return
+    if digest not in KNOWN_INTERNALS:
+        raise UsageError(
+            f"this kafka-python {version} is not the published one",
+            cause=f"the code of its transactions has the digest {digest}",
+            hint=_HINT,
+        )
+
+
+def check_cluster(connection: Connection) -> None:
+    """Refuse a cluster that cannot raise the epoch with each transaction.
+
+    Raises:
+        UsageError: it cannot, or is not told to.
+        Unavailable: it does not answer.
+    """
+    features = connection.ask("the cluster does not say what it can do", connection.admin.describe_features)
+    _, level = features.get("transaction.version", {}).get("finalized", (0, 0))
+    if level < 2:
+        raise UsageError(
+            f"the cluster at {connection.servers} has transaction.version {level}; the exchange needs 2",
+            cause="without it, a delayed request can tear a transaction apart",
+            hint="use Kafka 4.0 or later, and if it was upgraded: "
+            f"kafka-features.sh --bootstrap-server {connection.servers.partition(',')[0]} "
+            "upgrade --feature transaction.version=2",
+        )
+
+
+class _EndTxn(library.EndTxnHandler):  # type: ignore[misc]  # the library has no types
+    """Ends a transaction by version 5 of the request, and takes over the epoch of the answer."""
+
+    def __init__(self, manager: Any, committed: bool) -> None:
+        super().__init__(manager, committed)
+        self.request = EndTxnRequest(
+            transactional_id=self.transactional_id,
+            producer_id=self.producer_id,
+            producer_epoch=self.producer_epoch,
+            committed=committed,
+            min_version=_END_TXN,
+            max_version=_END_TXN,
+        )
+
+    def handle_response(self, response: Any) -> None:
+        # Called with the manager's lock held, when no record is in flight.
+        if response.error_code == 0:
+            manager = self.transaction_manager
+            manager.set_producer_id_and_epoch(
+                library.ProducerIdAndEpoch(response.producer_id, response.producer_epoch)
+            )
+            manager._sequence_numbers.clear()  # noqa: SLF001 - see check_library
+            manager._last_acked_offset.clear()  # noqa: SLF001
+        super().handle_response(response)
+
+
+class _Manager(library.TransactionManager):  # type: ignore[misc]  # the library has no types
+    """The library's bookkeeping of a transaction, without its way of going on after a loss."""
+
+    def _supports_epoch_bump(self) -> bool:
+        # Otherwise a lost record is followed by a new epoch, and the commit that runs meanwhile succeeds with
+        # nothing in it. Saying no makes the loss fatal.
+        return False
+
+
+class _CuredManager(_Manager):
+    """The same, with the cure."""
+
+    def _begin_completing_transaction(self, committed: bool) -> Any:
+        if self._new_partitions_in_transaction:
+            self._enqueue_request(self._add_partitions_to_transaction_handler())
+        handler = _EndTxn(self, committed)
+        self._enqueue_request(handler)
+        return handler.result
+
+
+class Transactions:
+    """The transactions of one transactional id. Making it takes the next epoch and fences the one before.
+
+    Args:
+        connection: the cluster.
+        transactional_id: whose transactions.
+        cured: False leaves the library's own, torn way of ending a transaction: only for a test that shows it.
+
+    Raises:
+        Unavailable: what the one before left open could not be ended in time.
+    """
+
+    def __init__(self, connection: Connection, transactional_id: str, *, cured: bool = True) -> None:
+        self._connection = connection
+        self._over: StocktradeError | None = None
+        timeouts = connection.timeouts
+        self._producer = connection.make_producer(
+            transactional_id=transactional_id,
+            transaction_timeout_ms=timeouts.transaction_ms,
+            max_block_ms=timeouts.transaction_ms,
+            value_serializer=NullableValue(),
+        )
+        self._manager = self._producer._transaction_manager  # noqa: SLF001 - see check_library
+        # Nothing was asked of it yet, and the subclass adds no state.
+        self._manager.__class__ = _CuredManager if cured else _Manager
+        try:
+            self._producer.init_transactions()
+        except KafkaError as error:
+            discard_producer(self._producer)
+            raise connection.translated(error, f"{transactional_id} cannot be taken over") from error
+        except BaseException:
+            discard_producer(self._producer)
+            raise
+
+    @property
+    def epoch(self) -> int:
+        """Rises with each taking of the transactional id: the producer's id, then its epoch, plus one."""
+        current = self._manager.producer_id_and_epoch
+        return (int(current.producer_id) << 16 | int(current.epoch)) + 1
+
+    def know(self, topics: Sequence[str]) -> None:
+        """Fetch what must be known about topics before the first record can go out."""
+        for topic in topics:
+            try:
+                self._producer.partitions_for(topic)
+            except KafkaError as error:
+                raise self._connection.translated(error, f"topic {topic} is not known") from error
+
+    def commit(self, records: Sequence[tuple[NewRecord, str, int]]) -> list[int]:
+        """Write all the records (with topic and partition) or none; their offsets.
+
+        Raises:
+            Fenced: the transactional id was taken over.
+            Unavailable: nothing was written; `Unknown`: it may have been. After each of them this is over.
+        """
+        if self._over is not None:
+            raise self._over
+        if not records:
+            return []
+        try:
+            return self._commit(records)
+        except BaseException as error:
+            over = error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted")
+            self._end(over)
+            raise
+
+    def _commit(self, records: Sequence[tuple[NewRecord, str, int]]) -> list[int]:
+        deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
+        futures = []
+        try:
+            self._manager.begin_transaction()
+            # All at once, before the sender's thread sees the first: one request instead of several.
+            with self._manager._lock:  # noqa: SLF001 - see check_library
+                for partition in {TopicPartition(topic, partition) for _, topic, partition in records}:
+                    self._manager.maybe_add_partition_to_transaction(partition)
+            futures = [send(self._producer, *record) for record in records]
+            # A commit is no proof that the records were written: each of them has to be asked.
+            offsets = [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in futures]
+        except (KafkaError, ValueError) as error:
+            raise self._failed(error, futures, decided=False) from error
+        try:
+            result = self._manager.begin_commit()
+            self._producer._sender.wakeup()  # noqa: SLF001 - as commit_transaction does
+            left_ms = max(1_000.0, (deadline - time.monotonic()) * 1000)
+            if not result.wait(left_ms):
+                raise KafkaTimeoutError(f"no answer to the commit within {left_ms / 1000:.1f} s")
+        except KafkaError as error:
+            raise self._failed(error, futures, decided=True) from error
+        return offsets
+
+    def _failed(self, error: BaseException, futures: Sequence[Any], *, decided: bool) -> StocktradeError:
+        """What a failure means. The class of the exception alone does not say: the manager knows the first one."""
+        errors = [error, self._manager.last_error, *(f.exception for f in futures if f.failed())]
+        cause = "; ".join(dict.fromkeys(f"{type(e).__name__}: {e}" for e in errors if e is not None))[:400]
+        if is_fencing(errors):
+            return Fenced(
+                "this exchange no longer owns its shard",
+                cause=f"the broker refuses its epoch: {cause}",
+                hint="another owner took it over, or this one was stopped for longer than the transaction timeout",
+            )
+        if not decided:
+            translated = self._connection.translated(error, "a commit failed; nothing was written")
+            translated.cause = cause
+            return translated
+        return Unknown(
+            "the broker did not say whether a commit was written", cause=cause, hint="recover from the log"
+        )
+
+    def _end(self, over: StocktradeError) -> None:
+        if self._over is None:
+            self._over = over
+            discard_producer(self._producer)
+
+    def close(self) -> None:
+        """Give the producer up. Safe to call twice."""
+        self._end(Unavailable("this writer is closed", hint="claim the shard again"))
+
+
+_NOTHING: Final = object()
+
+
+class NullableValue(Serializer):  # type: ignore[misc]  # the library has no types
+    """Lets a record have neither key nor value, which the library's `send` refuses."""
+
+    def serialize(self, topic: str, headers: Any, data: Any) -> Any:
+        """The bytes of a value."""
+        del topic, headers
+        return None if data is _NOTHING else data
+
+
+def send(producer: Any, record: NewRecord, topic: str, partition: int) -> Any:
+    """Hand a record to a producer that was made with `NullableValue`; the future of its place."""
+    nothing = record.key is None and record.value is None
+    return producer.send(
+        topic,
+        _NOTHING if nothing else record.value,
+        record.key,
+        list(record.headers),
+        partition,
+        record.time_ms,
+    )
