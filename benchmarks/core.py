@@ -9,7 +9,7 @@ the same money. About half of the orders trade on arrival. Three measurements, f
 * `orders made`: the same with the order objects made beforehand.
 * `book only`: matching and nothing else; our `OrderBook` against `Book.match` with orders made beforehand.
 
-The garbage collector runs as usual, but does not see the load itself (`gc.freeze`).
+The garbage collector is set as `nse` sets it, for both, and does not see the load itself (`gc.freeze`).
 
     python benchmarks/core.py [--orders N] [--rounds N] [--resting N] [--seed N] [--json]
 """
@@ -35,6 +35,7 @@ from stocktrade.core.book import Order, OrderBook
 from stocktrade.core.exchange import Exchange
 from stocktrade.domain.facts import Instruction, Match
 from stocktrade.domain.values import Paise, Side
+from stocktrade.shard.node import tune_garbage_collection
 
 T = TypeVar("T")
 MAKE = {"BUY": pyorderbook.bid, "SELL": pyorderbook.ask}
@@ -142,8 +143,7 @@ def traded(inputs: list[Fields]) -> dict[str, int]:
 def timed(run: Callable[[list[Any]], None], prepare: Callable[[], list[Any]]) -> float:
     """Inputs a second of one run; making its inputs is not counted."""
     inputs = prepare()
-    gc.collect()
-    gc.freeze()
+    tune_garbage_collection()
     start = perf_counter()
     run(inputs)
     seconds = perf_counter() - start

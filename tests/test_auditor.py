@@ -13,8 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from auditor import audit, read
 
+from auditor import audit, read
 from stocktrade.domain.messages import BuyOrder, SellOffer
 from stocktrade.shard.node import Node
 from stocktrade.transport import connect

@@ -55,7 +55,7 @@ def test_the_grammar(text: str, point: Point) -> None:
         " 5",
         "5 ",
         "5\n",
-        "٥",
+        "\N{ARABIC-INDIC DIGIT FIVE}",
         "1" * 19,
         "@",
         "@10m",

@@ -137,6 +137,49 @@ def sell(
         return order_entry.send(log, offer, options, console=_console(), out=sys.stdout)
 
 
+@app.command(rich_help_panel="Watch")
+def watch(
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.")] = None,
+    *,
+    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this participant.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="KIND", help="orders, events, trades, shares, funds or dead; repeatable."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")] = None,
+    follow: Annotated[
+        bool | None, typer.Option("--follow/--no-follow", help="Wait for what comes, or end with what is there.")
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """See shares and rupees move, live; in a pipe a line for each settled trade.
+
+    With --json every record of every topic is a JSON object on a line of its own.
+    """
+    from stocktrade.roles import watch as role  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
+
+    with stop_on_signals() as stop, _open(bootstrap_server) as log:
+        return role.run(
+            log,
+            symbols=symbols or (),
+            participant=participant,
+            only=only or (),
+            json_lines=as_json,
+            start=start,
+            until=until,
+            follow=follow,
+            console=_console(),
+            out=sys.stdout,
+            err=sys.stderr,
+            stop=stop,
+        )
+
+
 @app.command(rich_help_panel="Set up")
 def demo(
     *,

@@ -559,7 +559,9 @@ def market_line(quotes: Mapping[str, Quote], width: int) -> Text:
 
 # --- the live view -------------------------------------------------------------------------------------------
 
-_PICTURE_FROM_HEIGHT: Final = 16
+_ROWS_FIRST_BELOW: Final = 8
+"""Of so few lines all go to the trades."""
+
 _ROOMY_HEIGHT: Final = 30
 _REFUSAL_SHOWN_MS: Final = 300_000
 
@@ -591,20 +593,18 @@ class FlowView:
         def folded(text: Text) -> list[Text]:
             return list(text.wrap(console, width, overflow="fold"))
 
-        above = folded(Text(shown(self.title, 200), "bold")) if self.title else []
-        if height >= _PICTURE_FROM_HEIGHT:
-            above += picture_lines(self.flow, now_ms=self.now_ms, width=width)
-        if self.flow.quotes:
-            above += folded(market_line(self.flow.quotes, width))
-        if height >= _PICTURE_FROM_HEIGHT:
-            above.append(Text())
         below = []
-        if height >= _PICTURE_FROM_HEIGHT:
-            fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
-            for refusal in fresh[-2:] if height >= _ROOMY_HEIGHT else fresh[-1:]:
-                below += folded(refusal_text(refusal))
-        for notice in self.notices:
+        for notice in self.notices if height >= _ROWS_FIRST_BELOW else ():
             below += folded(Text(shown(notice, 200), WAITING))
+        title = folded(Text(shown(self.title, 200), "bold")) if self.title and height >= _ROWS_FIRST_BELOW else []
+        prices = folded(market_line(self.flow.quotes, width)) if self.flow.quotes else []
+        above = title + prices
+        picture = picture_lines(self.flow, now_ms=self.now_ms, width=width)
+        if height - len(above) - len(below) - len(picture) >= _ROWS_FIRST_BELOW + 2:
+            above = [*title, *picture, *prices, Text()]
+            fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
+            recent = fresh[-2 if height >= _ROOMY_HEIGHT else -1 :]
+            below = [line for refusal in recent for line in folded(refusal_text(refusal))] + below
         yield from above
         yield self._body(width, max(1, height - len(above) - len(below) - 1))
         yield from below
@@ -618,10 +618,12 @@ class FlowView:
         else:
             records = self.records[-lines:]
             layout, count = _records(records, width), len(records)
-        first = count
-        while first > 0 and lines > 0:
-            lines -= max([column.lines(first - 1) for column in layout.columns])
-            first -= lines >= 0
+        first, left = count, lines
+        while first > 0 and (left := left - max([column.lines(first - 1) for column in layout.columns])) >= 0:
+            first -= 1
+        if first == count:  # not even the newest row, for its names fold: then without them
+            layout = layout._replace(columns=[column for column in layout.columns if not column.folds])
+            first = max(0, count - lines)
         return _drawn(layout, slice(first, None))
 
 
@@ -631,7 +633,7 @@ def refusal_text(refusal: Refusal) -> Text:
     who = f" {shown(refusal.who)}" if refusal.who else ""
     why = f": {shown(refusal.why, 200)}" if refusal.why else ""
     return Text.assemble(
-        (f"{mark} {refusal.status}", style),
+        (f"{mark} {shown(refusal.status)}", style),
         (f" {clock(refusal.time_ms)}", FAINT),
         f"{who} {shown(refusal.what, 200)}{why}",
     )

@@ -26,13 +26,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from auditor import Finding, audit  # noqa: E402
-
-from stocktrade.domain.messages import BuyOrder, SellOffer  # noqa: E402
-from stocktrade.failpoints import VARIABLE  # noqa: E402
-from stocktrade.transport import connect, topics  # noqa: E402
-from stocktrade.transport.base import Log, NewRecord, Reader  # noqa: E402
-from stocktrade.transport.codec import encode_order, key_of_symbol  # noqa: E402
+from auditor import Finding, audit
+from stocktrade.domain.messages import BuyOrder, SellOffer
+from stocktrade.failpoints import VARIABLE
+from stocktrade.transport import connect, topics
+from stocktrade.transport.base import Log, NewRecord, Reader
+from stocktrade.transport.codec import encode_order, key_of_symbol
 
 SEED: Final = 885
 KILLS: Final = int(os.environ.get("STOCKTRADE_TEST_KILLS", "25"))
@@ -239,7 +238,7 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
     plan = ["inside"] * inside + ["outside"] * outside
     chance.shuffle(plan)
     for place in range(len(plan), 0, -10):
-        plan[place:place] = ["stop", "torn snapshot", "stop"][place // 10 % 2 :][:1]
+        plan.insert(place, "torn snapshot" if place // 10 % 2 else "stop")
     exchange = Exchange(folder, command)
     with connect(f"sqlite:{folder}") as log:
         log.ensure_topics(topics.SPECS)
@@ -294,7 +293,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(folder: Path) -> None:
     assert result.inputs == result.acknowledged
     assert result.unsettled == {}
     assert result.kills["inside"] + result.kills["outside"] == KILLS
-    assert result.accepted > 2_000
+    assert result.accepted > min(2_000, 80 * KILLS)
 
 
 @pytest.mark.slow

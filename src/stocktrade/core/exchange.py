@@ -151,8 +151,17 @@ class Exchange:
             facts.append(match)
             facts.extend(legs)
             if not maker.leaves:
-                self._left_the_book(maker)
-        self._slide_window(answered)
+                # A filled order frees its member's place, and its id if only it kept that.
+                self._members[maker.participant].resting -= 1
+                if maker.seq < self._window[0].seq:
+                    self._forget(maker)
+        # As `_slide_window`.
+        window = self._window
+        window.append(answered)
+        if len(window) > self.rules.remembered_ids:
+            oldest = window.popleft()
+            if isinstance(oldest, Answered) or not oldest.leaves:
+                self._forget(oldest)
         return facts
 
     def depth(self, symbol: str, levels: int) -> tuple[Depth, Depth]:
@@ -176,12 +185,6 @@ class Exchange:
         return Outcome(
             self.seq, side, order_id, participant, symbol_as_sent, REJECTED, reason, detail, quantity, price, 0, 0
         )
-
-    def _left_the_book(self, order: Order) -> None:
-        """Count a filled order off its member, and forget its id if only its rest kept it in memory."""
-        self._members[order.participant].resting -= 1
-        if order.seq < self._window[0].seq:
-            self._forget(order)
 
     def _slide_window(self, newest: Remembered) -> None:
         """Add the newest id to the window. The one that this pushes out is forgotten unless it rests.

@@ -102,7 +102,8 @@ class Placed:
         deadline = time.monotonic() + seconds
         while not self.progress.is_final(self.order.quantity):
             records = self._reader.poll(min(max(left, 0.0), 0.5))
-            if any([self._take(record.topic, record.value) for record in records]):
+            changes = [self._take(record.topic, record.value) for record in records]
+            if any(changes):
                 yield self.progress
             left = deadline - time.monotonic()
             if left <= 0 and not records:

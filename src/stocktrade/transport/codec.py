@@ -267,11 +267,12 @@ def _encode_leg(fact: Leg, shard: int) -> str:
             f'"stock_symbol":"{fact.symbol_as_sent}","quantity":{fact.quantity},'
             f'"order_id":"{fact.order_id}",{added}'
         )
-    what = "Payment for" if fact.direction == "DEBIT" else "Proceeds of"
+    verb = "Payment for" if fact.direction == "DEBIT" else "Proceeds of"
+    about = f"{verb} {fact.quantity} {fact.symbol_as_sent} stocks @ {rupees_in_text(fact.price)}"
     return (
         f'{{"movement_id":"{unique}","from_entity":"{CLEARING_HOUSE}","to_entity":"{fact.participant}",'
         f'"amount":{decimal_rupees(fact.price * fact.quantity)},"order_id":"{fact.order_id}",'
-        f'"description":"{what} {fact.quantity} {fact.symbol_as_sent} stocks @ {rupees_in_text(fact.price)}",{added}'
+        f'"description":"{about}",{added}'
     )
 
 

@@ -54,7 +54,7 @@ from stocktrade.transport.kafka_client import (
     read_settings,
 )
 from stocktrade.transport.kafka_topics import Topics
-from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, send
+from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, know, send
 from stocktrade.transport.partitioner import partition_for
 
 DEFAULT_PARTITIONS: Final = 4
@@ -70,6 +70,7 @@ _WAITING_FOR_EVERY_S: Final = 2.0
 _SLICE_S: Final = 0.1
 _LOOK_WITHIN_S: Final = 2.0
 _LEAVE_WITHIN_MS: Final = 2_000
+_MEMBER_METADATA_MS: Final = 5_000
 _MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _MAX_BUFFERED_RECORDS: Final = 10_000
 
@@ -150,6 +151,7 @@ class KafkaLog(Log):
         deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
         sent: list[Any] = []
         try:
+            know(self._producer, {topic for _, topic, _ in placed})
             for record, topic, partition in placed:
                 sent.append(send(self._producer, record, topic, partition))
             offsets = [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in sent]
@@ -179,11 +181,13 @@ class KafkaLog(Log):
         if not 0 <= shard < self.partitions():
             raise UsageError(f"there is no shard {shard}, only 0 to {self.partitions() - 1}")
         self._connection.probe()
-        transactions = Transactions(
-            self._connection, f"{self._prefix}{names.JOURNAL}-{shard}", cured=self._cured
-        )
+        specified = {spec.name for spec in names.SPECS} | self._outputs
+        topics = self._topics.find([self._prefix + topic for topic in specified])
+        transactional_id = f"{self._prefix}{names.JOURNAL}-{shard}"
+        transactions = Transactions(self._connection, transactional_id, sorted(topics), cured=self._cured)
         try:
-            self._check_resolved(shard)
+            inputs = {self._prefix + topic for topic in names.INPUTS}
+            self._check_resolved(shard, topics - inputs)
             self._fenced.discard(shard)
             return self._keep(KafkaWriter(self, shard, transactions))
         except BaseException:
@@ -283,16 +287,14 @@ class KafkaLog(Log):
             for (record, _, partition), offset in zip(placed, offsets, strict=True)
         ]
 
-    def _check_resolved(self, shard: int) -> None:
+    def _check_resolved(self, shard: int, topics: Collection[str]) -> None:
         """No transaction may be open on what the shard writes, or its readers would stand still.
 
         Inputs are left out: participants may have transactions of their own there.
         """
         written = {spec.name for spec in names.SPECS if not spec.append_time} | self._outputs
         found = self._topics.find([self._prefix + topic for topic in written])
-        places = [
-            Place(topic, shard) for topic in sorted(found) if shard < (self._topics.partitions(topic) or 0)
-        ]
+        places = [Place(topic, shard) for topic in sorted(found) if shard < (self._topics.partitions(topic) or 0)]
         for place, (stable, end) in self._connection.settle(places, CLAIM_PATIENCE_S).items():
             server = self._connection.servers.partition(",")[0]
             raise Unavailable(
@@ -497,8 +499,10 @@ class KafkaMember(_Opened, Member):
             session_timeout_ms=timeouts.session_ms,
             heartbeat_interval_ms=timeouts.session_ms // 4,
             max_poll_interval_ms=timeouts.max_poll_interval_ms,
+            metadata_max_age_ms=_MEMBER_METADATA_MS,
         )
         self._consumer.subscribe([prefix + topic for topic in self._topics])
+        self._wait_for_metadata()
         self._generation = -1
         self._assigned: frozenset[int] = frozenset()
         self._inputs: dict[int, list[_Input]] = {}
@@ -508,6 +512,23 @@ class KafkaMember(_Opened, Member):
         self._waiting_for: dict[int, str] = {}
         self._waiting_for_at = 0.0
         self._turn = 0
+
+    def _wait_for_metadata(self) -> None:
+        """Know the topics before joining: who leads the group without knowing them assigns them to nobody.
+
+        The library loses the wish for a topic's metadata when a request is on its way; it is repeated here, and
+        `_MEMBER_METADATA_MS` heals what remains.
+        """
+        cluster = self._consumer._cluster  # noqa: SLF001 - its public question waits without a limit
+        deadline = time.monotonic() + _LOOK_WITHIN_S
+        asked = 0
+        while any(cluster.partitions_for_topic(self._prefix + topic) is None for topic in self._topics):
+            if time.monotonic() >= deadline:
+                return
+            if asked % 20 == 19:
+                cluster.request_update()
+            asked += 1
+            time.sleep(0.005)
 
     # --- poll ----------------------------------------------------------------------------------------------
 

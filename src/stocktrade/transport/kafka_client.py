@@ -331,7 +331,9 @@ class Connection:
                 return question()
             except (KafkaError, OSError) as error:
                 missing = isinstance(error, kafka_errors.UnknownTopicOrPartitionError)
-                retry = isinstance(error, (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError))
+                retry = isinstance(
+                    error, (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError)
+                )
                 if not retry or missing or time.monotonic() >= deadline:
                     raise self.translated(error, what) from error
             time.sleep(0.02)
@@ -360,7 +362,9 @@ class Connection:
         )
         return {partition: found[partition].offset for partition in partitions}
 
-    def settle(self, partitions: Collection[TopicPartition], patience_s: float) -> dict[TopicPartition, tuple[int, int]]:
+    def settle(
+        self, partitions: Collection[TopicPartition], patience_s: float
+    ) -> dict[TopicPartition, tuple[int, int]]:
         """Wait until no transaction is open on what is written now; the (stable, written) ends of those that stay."""
         if not partitions:
             return {}
@@ -416,10 +420,13 @@ class Connection:
         cause = visible(f"{type(error).__name__}: {error}", 300)
         if isinstance(error, kafka_errors.AuthorizationError):
             return UsageError(
-                f"{what}: this user has not the right", cause=cause, hint="ask for the rights, or connect as another"
+                f"{what}: this user has not the right",
+                cause=cause,
+                hint="ask for the rights, or connect as another",
             )
         if isinstance(error, kafka_errors.SaslAuthenticationFailedError) or (
-            isinstance(error, kafka_errors.KafkaTimeoutError) and (cause := _refused_credentials() or cause) != cause
+            isinstance(error, kafka_errors.KafkaTimeoutError)
+            and (cause := _refused_credentials() or cause) != cause
         ):
             return UsageError(
                 f"{self.servers} refuses the credentials",

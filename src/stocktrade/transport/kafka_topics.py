@@ -154,7 +154,9 @@ class Topics:
                 differences += [
                     f"{spec.name} has {name}={actual[name]}, not {value}" for name, value in wrong.items()
                 ]
-                add = ",".join(f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in wrong.items())
+                add = ",".join(
+                    f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in wrong.items()
+                )
                 repairs.append(
                     f"kafka-configs.sh --bootstrap-server {server} --entity-type topics "
                     f"--entity-name {spec.name} --alter --add-config {add}"
@@ -184,5 +186,3 @@ def _has_leaders(topic: Any) -> bool:
     return bool(topic["partitions"]) and all(
         each["error_code"] == 0 and each["leader_id"] >= 0 for each in topic["partitions"]
     )
-
-

@@ -1,0 +1,39 @@
+# Each target makes the virtual environment that it needs; nothing is installed outside of it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check fast kill-test bench clean
+
+demo: $(INSTALLED)  ## the whole exchange in one terminal
+	$(BIN)/stocktrade demo
+
+test: $(INSTALLED)  ## every test
+	$(BIN)/pytest
+
+check: $(INSTALLED)  ## lint, types, architecture and the fast tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not slow and not kafka"
+
+kill-test: $(INSTALLED)  ## 500 times kill -9, then an audit
+	STOCKTRADE_TEST_KILLS=500 $(BIN)/pytest --timeout 1800 tests/e2e/test_kill.py
+
+bench: $(INSTALLED)  ## the figures of docs/performance.md
+	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/embedded_log.py
+	$(BIN)/python benchmarks/end_to_end.py
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: stocktrade needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable . --group dev --group bench
+	@touch $@

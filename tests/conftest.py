@@ -1,0 +1,75 @@
+"""The broker that tests marked `kafka` share, or the one line that says why they are skipped."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kafka_container import DEFAULT_IMAGE, IMAGE_VARIABLE, KafkaContainer
+
+SERVERS_VARIABLE = "STOCKTRADE_TEST_BOOTSTRAP_SERVERS"
+REQUIRE_VARIABLE = "STOCKTRADE_REQUIRE_KAFKA"
+HOW_TO_ENABLE = (
+    f"no Kafka: set {SERVERS_VARIABLE} to a broker, or start Docker and set {IMAGE_VARIABLE} "
+    "(`python tests/kafka_image.py` builds an image where none can be pulled)"
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kafka-python reads its message schemas by a function that Python 3.11 and 3.12 call deprecated.
+    config.addinivalue_line("filterwarnings", "ignore:read_text is deprecated:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:open_text is deprecated:DeprecationWarning")
+
+
+def _do_without(reason: str) -> None:
+    if os.environ.get(REQUIRE_VARIABLE) == "1":
+        pytest.fail(f"{REQUIRE_VARIABLE}=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _image_is_usable() -> bool:
+    """Whether an image is named, or the official one is here. It is never pulled unasked."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env()
+    except DockerException:
+        return False
+    try:
+        client.ping()
+        if not os.environ.get(IMAGE_VARIABLE):
+            client.images.get(DEFAULT_IMAGE)
+    except DockerException:
+        return False
+    finally:
+        client.close()
+    return True
+
+
+@pytest.fixture(scope="session")
+def kafka_servers() -> Iterator[str]:
+    """HOST:PORT of a broker that stays up; tests keep apart by the names of their topics."""
+    if servers := os.environ.get(SERVERS_VARIABLE):
+        yield servers
+        return
+    if not _image_is_usable():
+        _do_without(HOW_TO_ENABLE)
+    with KafkaContainer() as broker:
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture
+def new_broker() -> Iterator[Callable[[], KafkaContainer]]:
+    """Starts brokers of a test's own, to be stopped, killed or frozen."""
+    if not _image_is_usable():
+        _do_without(f"this test stops its broker, and needs Docker and {IMAGE_VARIABLE}")
+    started: list[KafkaContainer] = []
+
+    def start() -> KafkaContainer:
+        started.append(KafkaContainer().start())
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.stop()

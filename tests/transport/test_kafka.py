@@ -1,0 +1,535 @@
+"""The log on Kafka passes the contract on a real broker, and does what only it promises."""
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import kafka
+import pytest
+from kafka_container import KafkaContainer, free_port
+
+pytest.register_assert_rewrite("contract")
+
+from contract import (  # noqa: E402 - its assertions are rewritten first
+    LogContract,
+    assignment,
+    make_topic,
+    owning,
+    read_to_end,
+    unique,
+    values,
+)
+
+from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError  # noqa: E402
+from stocktrade.shard.node import Node  # noqa: E402
+from stocktrade.transport import kafka as adapter  # noqa: E402
+from stocktrade.transport import kafka_txn, topics  # noqa: E402
+from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record, TopicSpec, Writer  # noqa: E402
+from stocktrade.transport.kafka import KafkaLog  # noqa: E402
+
+pytestmark = pytest.mark.kafka
+
+# While a broker is away the library leaves the sockets of its attempts to the garbage collector.
+leaks_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+QUICK = {
+    "request.timeout.ms": "2000",
+    "delivery.timeout.ms": "2500",
+    "transaction.timeout.ms": "4000",
+}
+"""Times for tests in which a broker does not answer."""
+
+NewBroker = Callable[[], KafkaContainer]
+
+
+class TestKafkaLog(LogContract):
+    patience_s = 20.0
+    exact_arrival = False
+    servers: str
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def broker(cls, kafka_servers: str) -> None:
+        cls.servers = kafka_servers
+
+    @classmethod
+    def connect(cls, folder: Path, partitions: int) -> Log:
+        """Tests share the broker: the names of their topics and groups are their own."""
+        del folder
+        return KafkaLog(cls.servers, partitions=partitions)
+
+    def abandon(self, writer: Writer) -> None:
+        """Nothing to do: a claim never waits for the owner before it."""
+
+
+@pytest.fixture
+def log(kafka_servers: str) -> Iterator[KafkaLog]:
+    """An exchange's log of its own."""
+    with KafkaLog(kafka_servers, prefix=f"{unique()}-") as log:
+        yield log
+
+
+@pytest.fixture
+def admin(kafka_servers: str) -> Iterator[Any]:
+    client = kafka.KafkaAdminClient(bootstrap_servers=kafka_servers)
+    yield client
+    client.close()
+
+
+# Transactions
+
+
+def current_epoch(writer: Writer) -> int:
+    assert isinstance(writer, adapter.KafkaWriter)
+    return writer._transactions.epoch
+
+
+def test_each_commit_raises_the_epoch(log: KafkaLog) -> None:
+    """That is what EndTxn version 5 does: a delayed one then cannot end the next transaction."""
+    topic = make_topic(log)
+    with owning(log) as writer:
+        epochs = [current_epoch(writer)]
+        for n in range(3):
+            writer.commit([NewRecord(topic, None, b"%d" % n, 0)])
+            epochs.append(current_epoch(writer))
+    assert epochs == list(range(epochs[0], epochs[0] + 4))
+    assert values(read_to_end(log.reader({(topic, 0): 0}))) == [b"0", b"1", b"2"]
+
+
+def test_without_the_cure_the_epoch_stays(kafka_servers: str) -> None:
+    with KafkaLog(kafka_servers, prefix=f"{unique()}-", cured=False) as log:
+        topic = make_topic(log)
+        with owning(log) as writer:
+            before = current_epoch(writer)
+            writer.commit([NewRecord(topic, None, b"", 0)])
+            assert current_epoch(writer) == before
+
+
+def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "__version__", "3.0.99")
+    with pytest.raises(UsageError, match=r"3\.0\.99"):
+        KafkaLog("127.0.0.1:1")
+
+
+def test_a_changed_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Changed:
+        pass
+
+    monkeypatch.setattr(kafka_txn, "_USED_INTERNALS", (Changed,))
+    with pytest.raises(UsageError, match="not the published one"):
+        KafkaLog("127.0.0.1:1")
+
+
+def test_an_open_transaction_on_what_a_shard_writes_is_named(
+    log: KafkaLog, kafka_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter, "CLAIM_PATIENCE_S", 0.3)
+    log.ensure_topics(topics.SPECS)
+    stranger = kafka.KafkaProducer(bootstrap_servers=kafka_servers, transactional_id=unique())
+    try:
+        stranger.init_transactions()
+        stranger.begin_transaction()
+        stranger.send(log._prefix + topics.TRADES, b"open", partition=2).get(10)
+        with pytest.raises(Unavailable, match=rf"{topics.TRADES}, partition 2") as raised:
+            log.claim(2)
+        assert "kafka-transactions.sh" in raised.value.hint
+        with owning(log, 1):
+            pass  # the others are free
+        stranger.abort_transaction()
+        with owning(log, 2):
+            pass
+    finally:
+        stranger.close(timeout=5)
+
+
+def test_a_participants_open_transaction_on_an_input_is_no_reason(log: KafkaLog, kafka_servers: str) -> None:
+    log.ensure_topics(topics.SPECS)
+    participant = kafka.KafkaProducer(bootstrap_servers=kafka_servers, transactional_id=unique())
+    try:
+        participant.init_transactions()
+        participant.begin_transaction()
+        participant.send(log._prefix + topics.BUY_ORDERS, b"open", partition=0).get(10)
+        with owning(log, 0):
+            pass
+        participant.abort_transaction()
+    finally:
+        participant.close(timeout=5)
+
+
+def test_a_lost_shard_is_not_taken_back_in_the_same_generation(log: KafkaLog, kafka_servers: str) -> None:
+    log.ensure_topics(topics.SPECS)
+    member = log.member("group", topics.INPUTS)
+    assert assignment(member, 4, 20) == {0, 1, 2, 3}
+    writer = log.claim(1)
+    with KafkaLog(kafka_servers, prefix=log._prefix) as other, owning(other, 1):
+        with pytest.raises(Fenced):
+            writer.commit([NewRecord(topics.TRADES, None, b"", 1)])
+        assert member.poll(0).assigned == {0, 2, 3}
+        second = other.member("group", topics.INPUTS)
+        deadline = time.monotonic() + 20
+        mine: frozenset[int] = frozenset()
+        while len(mine) != 2 and time.monotonic() < deadline:
+            mine = member.poll(0.05).assigned
+            second.poll(0.05)
+        second.close()
+    assert assignment(member, 4, 20) == {0, 1, 2, 3}
+    member.close()
+
+
+# Topics
+
+
+def test_topics_are_made_as_they_should_be(log: KafkaLog, admin: Any) -> None:
+    log.ensure_topics(topics.SPECS)
+    log.ensure_topics(topics.SPECS)
+    assert log.partitions() == 4
+    names = [log._prefix + spec.name for spec in topics.SPECS]
+    resources = [kafka.admin.ConfigResource(kafka.admin.ConfigResourceType.TOPIC, name) for name in names]
+    found = admin.describe_configs(resources, config_filter="all")["topic"]
+    settings = {name[len(log._prefix) :]: {k: v["value"] for k, v in each.items()} for name, each in found.items()}
+    for name, values_ in settings.items():
+        assert values_["message.timestamp.type"] == (
+            "LogAppendTime" if name in topics.INPUTS else "CreateTime"
+        ), name
+        assert values_["cleanup.policy"] == ("compact" if name == topics.SNAPSHOTS else "delete"), name
+        assert values_["min.insync.replicas"] == "1"
+        if name != topics.SNAPSHOTS:
+            assert values_["retention.ms"] == values_["retention.bytes"] == "-1"
+
+
+def test_topics_with_other_settings_are_refused_with_what_mends_them(log: KafkaLog, admin: Any) -> None:
+    """As a broker makes them by itself: one partition, the producer's time, a week of retention."""
+    topic = unique()
+    admin.create_topics({log._prefix + topic: {"num_partitions": 1}}, wait_for_metadata=True)
+    with pytest.raises(UsageError) as raised:
+        log.ensure_topics([TopicSpec(topic, append_time=True)])
+    error = raised.value
+    for difference in ("has 1 partitions, not 4", "message.timestamp.type=CreateTime", "retention.ms=604800000"):
+        assert difference in error.cause
+    assert f"--topic {log._prefix}{topic} --alter --partitions 4" in error.hint
+    assert "--alter --add-config message.timestamp.type=LogAppendTime,retention.ms=-1" in error.hint
+
+    resource = kafka.admin.ConfigResource(
+        kafka.admin.ConfigResourceType.TOPIC,
+        log._prefix + topic,
+        configs={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
+    )
+    admin.alter_configs([resource])
+    admin.create_partitions({log._prefix + topic: 4})
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:  # until all of the broker knows
+        with suppress(UsageError):
+            log.ensure_topics([TopicSpec(topic, append_time=True)])
+            break
+        time.sleep(0.1)
+    log.ensure_topics([TopicSpec(topic, append_time=True)])
+
+
+def test_a_new_log_keeps_the_number_of_partitions_that_is_there(kafka_servers: str) -> None:
+    prefix = f"{unique()}-"
+    with KafkaLog(kafka_servers, prefix=prefix, partitions=2) as first:
+        first.ensure_topics(topics.SPECS)
+    with KafkaLog(kafka_servers, prefix=prefix) as second:
+        assert second.partitions() == 2
+        second.ensure_topics(topics.SPECS)
+    with (
+        KafkaLog(kafka_servers, prefix=prefix, partitions=3) as third,
+        pytest.raises(UsageError, match="cannot use") as raised,
+    ):
+        third.ensure_topics(topics.SPECS)
+    assert "buy-orders has 2 partitions, not 3" in raised.value.cause
+
+
+def test_unknown_topics_partitions_and_options_are_refused(log: KafkaLog, kafka_servers: str) -> None:
+    topic = make_topic(log)
+    for record in (NewRecord(unique(), None, b""), NewRecord(topic, None, b"", 4)):
+        with pytest.raises(UsageError):
+            log.append([record])
+    with pytest.raises(UsageError):
+        log.append([NewRecord(topic, None, b"x" * 2_000_000)])
+    with pytest.raises(UsageError):
+        log.claim(4)
+    with pytest.raises(UsageError, match=r"no\.such\.option"):
+        KafkaLog(kafka_servers, settings={"no.such.option": "1"})
+
+
+# Brokers that are away
+
+
+def test_no_broker_is_said_within_six_seconds() -> None:
+    servers = f"127.0.0.1:{free_port()}"
+    begin = time.monotonic()
+    with pytest.raises(Unavailable, match=servers):
+        KafkaLog(servers)
+    assert time.monotonic() - begin < 6
+
+
+@pytest.mark.slow
+@leaks_sockets
+def test_a_broker_that_does_not_answer_is_said_within_six_seconds(new_broker: NewBroker) -> None:
+    broker = new_broker()
+    broker.pause_broker()
+    begin = time.monotonic()
+    with pytest.raises(Unavailable, match=broker.bootstrap_servers):
+        KafkaLog(broker.bootstrap_servers)
+    assert time.monotonic() - begin < 6
+    broker.unpause_broker()
+
+
+@pytest.mark.slow
+@leaks_sockets
+def test_the_address_that_a_broker_advertises_is_named() -> None:
+    advertised = f"127.0.0.1:{free_port()}"
+    env = {"KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{advertised}"}
+    with KafkaContainer(env=env) as broker:
+        begin = time.monotonic()
+        with pytest.raises(Unavailable, match=broker.bootstrap_servers) as raised:
+            KafkaLog(broker.bootstrap_servers)
+        assert time.monotonic() - begin < 6
+        assert advertised in raised.value.cause
+
+
+@pytest.mark.slow
+@leaks_sockets
+@pytest.mark.parametrize("fault", ["pause", "kill", "stop"])
+def test_a_commit_during_which_the_broker_goes_away_is_there_once_or_not_at_all(
+    new_broker: NewBroker, fault: str
+) -> None:
+    """The owner recovers, looks, and writes what is missing: nothing is lost, nothing is there twice."""
+    broker = new_broker()
+    with KafkaLog(broker.bootstrap_servers, settings=QUICK, prefix=f"{unique()}-") as log:
+        topic = make_topic(log)
+        writer = log.claim(0)
+        writer.commit([NewRecord(topic, None, b"0", 0)])
+        away = {"pause": broker.pause_broker, "kill": broker.kill_broker, "stop": broker.stop_broker}[fault]
+        timer = threading.Timer(0.15, away)
+        timer.start()
+        number = 1
+        begin = time.monotonic()
+        with pytest.raises(Unavailable):
+            while time.monotonic() < begin + 20:
+                begun = time.monotonic()
+                writer.commit([NewRecord(topic, None, b"%d" % number, 0), NewRecord(topic, None, b"+", 0)])
+                number += 1
+        assert time.monotonic() - begun < 8  # transaction timeout, closing the producer
+        with pytest.raises(Unavailable):
+            log.append([NewRecord(topic, None, b"not now")])
+        timer.join()
+        time.sleep(1)
+        broker.unpause_broker() if fault == "pause" else broker.start_broker()
+
+        writer = claim_within(log, 20)
+        found = [value for value in values(read_to_end(log.reader({(topic, 0): 0}))) if value != b"not now"]
+        done = int([value for value in found if value != b"+"][-1] or b"")
+        assert done in (number - 1, number)
+        while done < 200:
+            done += 1
+            writer.commit([NewRecord(topic, None, b"%d" % done, 0), NewRecord(topic, None, b"+", 0)])
+        found = [value for value in values(read_to_end(log.reader({(topic, 0): 0}))) if value != b"not now"]
+        assert found == [b"0", *(value for n in range(1, 201) for value in (b"%d" % n, b"+"))]
+
+
+def claim_within(log: Log, patience_s: float) -> Writer:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return log.claim(0)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+@pytest.mark.slow
+@leaks_sockets
+def test_readers_and_members_go_on_when_the_broker_is_back(new_broker: NewBroker) -> None:
+    broker = new_broker()
+    with KafkaLog(broker.bootstrap_servers, settings=QUICK, prefix=f"{unique()}-") as log:
+        log.ensure_topics(topics.SPECS)
+        reader = log.reader({(topics.BUY_ORDERS, p): 0 for p in range(4)})
+        member = log.member("group", topics.INPUTS)
+        for shard in assignment(member, 4, 20):
+            member.start(shard, {})
+        log.append([NewRecord(topics.BUY_ORDERS, b"k", b"before")])
+        broker.kill_broker()
+        seen: Counter[bytes | None] = Counter()
+        for _ in range(10):
+            seen.update(record.value for record in member.poll(0.1).records)
+            reader.poll(0.1)
+        broker.start_broker()
+        begin = time.monotonic()
+        while True:  # the first ones may still find the old connection
+            try:
+                log.append([NewRecord(topics.BUY_ORDERS, b"k", b"after")])
+                break
+            except Unknown:
+                assert time.monotonic() - begin < 20
+        poll = member.poll(0.1)
+        while b"after" not in seen and time.monotonic() - begin < 30:
+            for shard in poll.assigned - poll.horizons.keys():
+                member.start(shard, {})
+            poll = member.poll(0.1)
+            seen.update(record.value for record in poll.records)
+        assert seen[b"before"] == 1 or set(poll.horizons) == {0, 1, 2, 3}
+        assert seen[b"after"] >= 1
+        assert b"after" in values(read_to_end(log.reader({(topics.BUY_ORDERS, p): 0 for p in range(4)})))
+        member.close()
+
+
+# An exchange
+
+
+SEED_BUY = b'{"order_id":"b1","buyer":"HDFC","stock_symbol":"SBI","quantity":100,"price_per_unit":885.0}'
+SEED_SELL = b'{"offer_id":"s1","seller":"SELLER","stock_symbol":"SBI","quantity":100}'
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def own_all(nodes: list[Node], patience_s: float = 30) -> None:
+    """Step the nodes until together they own each shard once."""
+    deadline = time.monotonic() + patience_s
+    settled = 0
+    while settled < 3:
+        assert time.monotonic() < deadline, [sorted(node.owners) for node in nodes]
+        for node in nodes:
+            node.step(0.05)
+        owned = sorted(shard for node in nodes for shard in node.owners)
+        settled = settled + 1 if owned == [0, 1, 2, 3] and all(node.owners for node in nodes) else 0
+
+
+def everything(log: Log, topic: str) -> list[Record]:
+    return read_to_end(log.reader({(topic, p): 0 for p in range(log.partitions())}))
+
+
+def test_the_seeds_trade_gives_the_seeds_messages(log: KafkaLog, kafka_servers: str) -> None:
+    node = Node(log, name="test", now_ms=now_ms)
+    own_all([node])
+    with KafkaLog(kafka_servers, prefix=log._prefix) as client:
+        client.append([NewRecord(topics.BUY_ORDERS, b"SBIN", SEED_BUY)])
+        client.append([NewRecord(topics.SELL_OFFERS, b"SBIN", SEED_SELL)])
+        reader = client.reader({(topics.CASH_MOVEMENTS, p): 0 for p in range(4)})
+        deadline = time.monotonic() + 20
+        while not read_to_end(reader) and time.monotonic() < deadline:
+            node.step(0.05)
+        demat, cash = (
+            [json.loads(record.value or b"") for record in everything(client, topic)]
+            for topic in (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS)
+        )
+    node.close()
+    (received,) = [message for message in demat if message["to_entity"] == "HDFC"]
+    (paid,) = [message for message in cash if message["to_entity"] == "HDFC"]
+    assert {field: received[field] for field in ("from_entity", "stock_symbol", "quantity", "order_id")} == {
+        "from_entity": "NSE",
+        "stock_symbol": "SBI",
+        "quantity": 100,
+        "order_id": "b1",
+    }
+    assert {field: paid[field] for field in ("from_entity", "amount", "order_id", "description")} == {
+        "from_entity": "NSE",
+        "amount": 88500.0,
+        "order_id": "b1",
+        "description": "Payment for 100 SBI stocks @ ₹885",
+    }
+    assert len(demat) == len(cash) == 2
+
+
+@pytest.mark.slow
+def test_shards_move_between_exchanges_without_loss_or_duplicates(log: KafkaLog, kafka_servers: str) -> None:
+    """Two share the shards, one is abandoned without a word, a third joins: every order has one outcome."""
+    symbols = [f"SYM{n}" for n in range(12)]
+    sent = 0
+
+    def order(client: Log) -> None:
+        nonlocal sent
+        for symbol in symbols:
+            value = (
+                b'{"order_id":"o%d","buyer":"HDFC","stock_symbol":"%s","quantity":1,"price_per_unit":885.0}'
+                % (sent, symbol.encode())
+            )
+            client.append([NewRecord(topics.BUY_ORDERS, symbol.encode(), value)])
+            sent += 1
+
+    logs = [KafkaLog(kafka_servers, prefix=log._prefix) for _ in range(2)]
+    first = Node(log, name="first", now_ms=now_ms)
+    own_all([first])
+    order(logs[0])
+    second = Node(logs[0], name="second", now_ms=now_ms)
+    own_all([first, second])
+    order(logs[1])
+    own_all([first, second])
+    first.abandon()  # without snapshots, as after an error
+    own_all([second])
+    third = Node(logs[1], name="third", now_ms=now_ms)
+    order(logs[1])
+    own_all([second, third])
+    order(logs[1])
+    deadline = time.monotonic() + 30
+    ends = second.backlog_ends()
+    outcomes: list[Any] = []
+    while len(outcomes) < sent and time.monotonic() < deadline:
+        for node in (second, third):
+            node.step(0.02)
+        outcomes = [json.loads(record.value or b"") for record in everything(log, topics.ORDER_EVENTS)]
+    second.close()
+    third.close()
+    for each in logs:
+        each.close()
+    assert ends
+    assert Counter(outcome["order_id"] for outcome in outcomes) == Counter(f"o{n}" for n in range(sent))
+    per_shard: dict[int, list[int]] = defaultdict(list)
+    for outcome in outcomes:
+        per_shard[outcome["shard"]].append(outcome["seq"])
+    for seqs in per_shard.values():
+        assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_the_lag_shows_in_the_group(log: KafkaLog, admin: Any) -> None:
+    log.ensure_topics(topics.SPECS)
+    member = log.member("nse", topics.INPUTS)
+    for shard in assignment(member, 4, 20):
+        member.start(shard, {})
+    place = log.append([NewRecord(topics.BUY_ORDERS, None, b"", 3)])[0]
+    member.note_progress(3, {topics.BUY_ORDERS: place.offset + 1})
+    member.close()
+    group = log._prefix + "nse"
+    offsets = admin.list_group_offsets([group])[group]
+    assert offsets[kafka.TopicPartition(log._prefix + topics.BUY_ORDERS, 3)].offset == place.offset + 1
+
+
+def test_a_horizon_reaches_to_the_head_of_the_other_topic(log: KafkaLog) -> None:
+    log.ensure_topics(topics.SPECS)
+    for n in range(30):
+        log.append([NewRecord(topics.INPUTS[n % 2], None, b"%d" % n, 0)])
+        time.sleep(0.002)
+    member = log.member("nse", topics.INPUTS)
+    for shard in assignment(member, 4, 20):
+        member.start(shard, {})
+    found: list[Record] = []
+    deadline = time.monotonic() + 20
+    horizon = 0
+    while horizon != UNBOUNDED and time.monotonic() < deadline:
+        poll = member.poll(0.1, max_records=4)
+        found += poll.records
+        horizon = poll.horizons[0]
+    assert [record.value for record in found] == [b"%d" % n for n in range(30)]
+    member.close()
+
+
+def test_a_broken_fence_is_noticed(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a transactional id of its own each time, nobody is fenced: the contract's test must not pass then."""
+    real = adapter.Transactions
+
+    def unfenced(connection: Any, transactional_id: str, *args: Any, **options: Any) -> Any:
+        return real(connection, transactional_id + unique(), *args, **options)
+
+    monkeypatch.setattr(adapter, "Transactions", unfenced)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        TestKafkaLog().test_no_zombie_write(lambda: KafkaLog(log.url.partition(":")[2], partitions=1))
+    assert issubclass(Fenced, StocktradeError)
