@@ -3,8 +3,8 @@
     python benchmarks/end_to_end.py [--json]
 
 Five figures, each on a fresh log in a temporary folder (`synchronous=FULL`): the latency from the return of the
-append to the moment a reader has seen both legs, at 100 orders/s in an open loop (latency counts from the intended
-moment, so that a stall is not hidden); the pace of a burst; the time to recover resting orders; what idle processes
+append to the moment a reader has seen both legs, at 100 orders/s in an open loop (orders are sent at their intended
+moments, however slow the answers are); the pace of a burst; the time to recover resting orders; what idle processes
 cost; and start-up. Bounded: about a minute.
 """
 
@@ -171,7 +171,8 @@ def _cpu(pid: int) -> float:
 
 def start_up() -> dict[str, float]:
     """`stocktrade --help` against what it cannot do without, medians of nine in turn."""
-    ours, floor = [], []
+    ours: list[float] = []
+    floor: list[float] = []
     for _ in range(9):
         for times, command in ((ours, ["-m", "stocktrade", "--help"]), (floor, ["-c", "import typer, rich"])):
             began = time.monotonic()

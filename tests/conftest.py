@@ -1,5 +1,6 @@
 """The broker that tests marked `kafka` share, or the one line that says why they are skipped."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 
@@ -60,16 +61,18 @@ def kafka_servers() -> Iterator[str]:
 
 
 @pytest.fixture
-def new_broker() -> Iterator[Callable[[], KafkaContainer]]:
+def new_broker() -> Iterator[Callable[..., KafkaContainer]]:
     """Starts brokers of a test's own, to be stopped, killed or frozen."""
     if not _image_is_usable():
         _do_without(f"this test stops its broker, and needs Docker and {IMAGE_VARIABLE}")
     started: list[KafkaContainer] = []
 
-    def start() -> KafkaContainer:
-        started.append(KafkaContainer().start())
+    def start(**env: str) -> KafkaContainer:
+        started.append(KafkaContainer(env=env).start())
         return started[-1]
 
     yield start
     for broker in started:
         broker.stop()
+    # What the library leaked while its broker was away must not come to light in somebody else's test.
+    gc.collect()

@@ -44,7 +44,7 @@ QUICK = {
 }
 """Times for tests in which a broker does not answer."""
 
-NewBroker = Callable[[], KafkaContainer]
+NewBroker = Callable[..., KafkaContainer]
 
 
 class TestKafkaLog(LogContract):
@@ -283,15 +283,14 @@ def test_a_broker_that_does_not_answer_is_said_within_six_seconds(new_broker: Ne
 
 @pytest.mark.slow
 @leaks_sockets
-def test_the_address_that_a_broker_advertises_is_named() -> None:
+def test_the_address_that_a_broker_advertises_is_named(new_broker: NewBroker) -> None:
     advertised = f"127.0.0.1:{free_port()}"
-    env = {"KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{advertised}"}
-    with KafkaContainer(env=env) as broker:
-        begin = time.monotonic()
-        with pytest.raises(Unavailable, match=broker.bootstrap_servers) as raised:
-            KafkaLog(broker.bootstrap_servers)
-        assert time.monotonic() - begin < 6
-        assert advertised in raised.value.cause
+    broker = new_broker(KAFKA_ADVERTISED_LISTENERS=f"PLAINTEXT://{advertised}")
+    begin = time.monotonic()
+    with pytest.raises(Unavailable, match=broker.bootstrap_servers) as raised:
+        KafkaLog(broker.bootstrap_servers)
+    assert time.monotonic() - begin < 6
+    assert advertised in raised.value.cause
 
 
 @pytest.mark.slow

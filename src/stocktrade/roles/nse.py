@@ -16,7 +16,7 @@ from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, Occupied
 from stocktrade.shard.node import Node, Step
 from stocktrade.shard.owner import Owner, Taken
-from stocktrade.tables import ShardStart, shard_line, start_panel, trade_line
+from stocktrade.tables import ShardStart, many, shard_line, start_panel, trade_line
 from stocktrade.transport.base import Log
 from stocktrade.transport.codec import trade_id
 
@@ -107,7 +107,7 @@ class _Panel:
             self._console.print(f"… and {shown - LINES_PER_STEP} more", style="dim")
 
     def stopped(self) -> None:
-        self._console.print(f"stopped cleanly after {self._trades} trades")
+        self._console.print(f"stopped cleanly after {many(self._trades, 'trade')}")
 
 
 def _lines_of(taken: Taken) -> list[Text]:

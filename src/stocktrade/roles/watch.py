@@ -87,7 +87,8 @@ def run(
         only: the kinds of record to read, out of KINDS. Without trades, shares and funds among them there are
             no settlements to show: then it is one line for each record.
         json_lines: one JSON object for each record (`stocktrade.record/1`).
-        start: where to begin, see `ranges`; numbers count trades. None: with the last 20 trades.
+        start: where to begin, see `ranges`; numbers count trades (N and +N those of each shard, -N those of all).
+            None: with the last 20 trades.
         until: where to end. Numbers count trades that are on the log now; only a time may lie ahead.
         follow: wait for what comes; None: unless `until` says where to end.
         console: the terminal; the live view is drawn when it is one.

@@ -292,9 +292,7 @@ class KafkaLog(Log):
 
         Inputs are left out: participants may have transactions of their own there.
         """
-        written = {spec.name for spec in names.SPECS if not spec.append_time} | self._outputs
-        found = self._topics.find([self._prefix + topic for topic in written])
-        places = [Place(topic, shard) for topic in sorted(found) if shard < (self._topics.partitions(topic) or 0)]
+        places = [Place(topic, shard) for topic in sorted(topics) if shard < (self._topics.partitions(topic) or 0)]
         for place, (stable, end) in self._connection.settle(places, CLAIM_PATIENCE_S).items():
             server = self._connection.servers.partition(",")[0]
             raise Unavailable(

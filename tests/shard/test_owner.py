@@ -1,0 +1,352 @@
+"""The shard protocol on the embedded log: claim, recover, take, commit, and what makes an owner refuse."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stocktrade.core.rules import Rules
+from stocktrade.domain.facts import Match
+from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
+from stocktrade.shard import owner as protocol
+from stocktrade.shard.journal import Head, encode_batch
+from stocktrade.shard.node import Node
+from stocktrade.shard.owner import Owner
+from stocktrade.transport import connect, topics
+from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record
+from stocktrade.transport.partitioner import partition_for
+
+
+def buy(number: int, price: float = 885, symbol: str = "SBI") -> NewRecord:
+    text = {
+        "order_id": f"b{number}",
+        "buyer": "HDFC",
+        "stock_symbol": symbol,
+        "quantity": 10,
+        "price_per_unit": price,
+    }
+    return NewRecord(topics.BUY_ORDERS, b"SBIN", json.dumps(text).encode())
+
+
+def sell(number: int, price: float | None = None, symbol: str = "SBI") -> NewRecord:
+    text = {"offer_id": f"s{number}", "seller": "SELLER", "stock_symbol": symbol, "quantity": 10}
+    if price is not None:
+        text["price_per_unit"] = price
+    return NewRecord(topics.SELL_OFFERS, b"SBIN", json.dumps(text).encode())
+
+
+def own(log: Log, rules: Rules | None = None) -> Owner:
+    return Owner(log, 0, name="test", now_ms=lambda: 0, rules=rules or protocol.RULES)
+
+
+def feed(log: Log, owner: Owner) -> list[protocol.Taken]:
+    """Let an owner take all inputs that are on the log."""
+    reader = log.reader({(topic, 0): offset for topic, offset in owner.positions.items()})
+    taken = []
+    while records := reader.poll():
+        assert owner.offer(records)
+        while batch := owner.commit_ready(UNBOUNDED):
+            taken += batch
+    reader.close()
+    return taken
+
+
+def records_of(log: Log, topic: str, partition: int = 0) -> list[Record]:
+    reader = log.reader({(topic, partition): 0})
+    found = []
+    while records := reader.poll():
+        found += records
+    reader.close()
+    return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    with connect(f"sqlite:{tmp_path / 'log'}") as opened:
+        opened.ensure_topics(topics.SPECS)
+        yield opened
+
+
+def test_recovery_gives_the_state_that_was_left(log: Log) -> None:
+    """An owner that died without a word leaves a journal from which the next one has the same book and ledger."""
+    owner = own(log)
+    log.append([buy(1), sell(1), buy(2), buy(3, 884), sell(2, 900), sell(3)])
+    feed(log, owner)
+    left = list(owner.exchange.capture().rows())
+    owner.abandon()
+    again = own(log)
+    assert list(again.exchange.capture().rows()) == left
+    assert (again.recovered.inputs_replayed, again.epoch) == (6, 2)
+    again.abandon()
+
+
+def test_recovery_from_a_snapshot_replays_only_what_came_after(log: Log) -> None:
+    """A clean stop leaves a snapshot; the next owner replays what was journalled after it and nothing before."""
+    owner = own(log)
+    log.append([buy(1), buy(2), sell(1)])
+    feed(log, owner)
+    owner.close()
+    second = own(log)
+    log.append([sell(2), buy(3)])
+    feed(log, second)
+    left = list(second.exchange.capture().rows())
+    second.abandon()
+    third = own(log)
+    assert list(third.exchange.capture().rows()) == left
+    assert (third.recovered.from_snapshot, third.recovered.inputs_replayed) == (True, 2)
+    third.abandon()
+
+
+def test_a_damaged_snapshot_is_not_used(log: Log) -> None:
+    """A snapshot whose checksum is wrong is passed over: the whole journal gives the same state."""
+    owner = own(log)
+    log.append([buy(1), sell(1), buy(2)])
+    feed(log, owner)
+    left = list(owner.exchange.capture().rows())
+    owner.close()
+    part = next(
+        r for r in records_of(log, topics.SNAPSHOTS) if r.value and not (r.key or b"").endswith(b"manifest")
+    )
+    log.append([NewRecord(topics.SNAPSHOTS, part.key, (part.value or b"").replace(b"HDFC", b"HDFD"), 0)])
+    again = own(log)
+    assert (list(again.exchange.capture().rows()), again.recovered.from_snapshot) == (left, False)
+    again.abandon()
+
+
+def test_snapshots_older_than_the_last_two_are_removed(log: Log) -> None:
+    """However often an exchange stops, only its newest two snapshots stay on the log."""
+    for number in range(5):
+        owner = own(log)
+        log.append([buy(number)])
+        feed(log, owner)
+        owner.close()
+    manifests = {
+        r.key for r in records_of(log, topics.SNAPSHOTS) if r.value and (r.key or b"").endswith(b"manifest")
+    }
+    assert len(manifests) == protocol.SNAPSHOTS_KEPT
+
+
+def test_a_foreign_journal_record_is_ignored(log: Log) -> None:
+    """A valid entry that does not continue the chain changes nothing for the next owner, who counts it."""
+    owner = own(log)
+    log.append([buy(1), sell(1)])
+    feed(log, owner)
+    left = list(owner.exchange.capture().rows())
+    owner.abandon()
+    forged, _ = encode_batch(
+        shard=0,
+        head=Head(1, "f" * 64),
+        epoch=1,
+        rules="2026.1",
+        first_seq=3,
+        next_offsets={},
+        inputs=[],
+        outputs=[],
+    )
+    log.append([NewRecord(topics.JOURNAL, b"0", forged, 0)])
+    again = own(log)
+    assert (list(again.exchange.capture().rows()), again.recovered.ignored_entries) == (left, 1)
+    again.abandon()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (b"garbage", "cannot be read at exchange-journal@0:1"),
+        (b'{"v":2,"entry":1}', "cannot be read at exchange-journal@0:1"),
+        (b"", "cannot be read at exchange-journal@0:1"),
+    ],
+)
+def test_an_undecodable_journal_record_stops_the_shard(log: Log, value: bytes, says: str) -> None:
+    """Nobody trades on a journal that he cannot read; the position is named."""
+    own(log).abandon()
+    log.append([NewRecord(topics.JOURNAL, b"0", value, 0)])
+    with pytest.raises(JournalBroken, match=says):
+        own(log)
+
+
+def test_a_gap_in_the_journal_stops_the_shard(log: Log) -> None:
+    """An entry that skips a number shows that one was lost; the shard does not trade on."""
+    own(log).abandon()
+    ahead, _ = encode_batch(
+        shard=0,
+        head=Head(4, "a" * 64),
+        epoch=1,
+        rules="2026.1",
+        first_seq=1,
+        next_offsets={},
+        inputs=[],
+        outputs=[],
+    )
+    log.append([NewRecord(topics.JOURNAL, b"0", ahead, 0)])
+    with pytest.raises(JournalBroken, match="gap before exchange-journal@0:1"):
+        own(log)
+
+
+def test_a_journal_that_replays_otherwise_stops_the_shard(log: Log) -> None:
+    """An entry with the right chain whose outputs its replay does not give is not traded on."""
+    owner = own(log)
+    head = Head(owner.entry, owner.digest)
+    owner.abandon()
+    line = protocol.InputLine(topics.BUY_ORDERS, 0, 0, "order", (buy(1).value or b"").decode())
+    other, _ = encode_batch(
+        shard=0, head=head, epoch=1, rules="2026.1", first_seq=1, next_offsets={}, inputs=[line], outputs=[]
+    )
+    log.append([NewRecord(topics.JOURNAL, b"0", other, 0)])
+    with pytest.raises(JournalBroken, match="does not replay to its digest at exchange-journal@0:1"):
+        own(log)
+
+
+def test_other_rules_are_refused(log: Log) -> None:
+    """A journal is continued under the rules it was written under, or not at all."""
+    own(log).abandon()
+    with pytest.raises(UsageError, match=r"written under rules '2026\.1'"):
+        own(log, Rules(name="other"))
+
+
+def test_a_log_that_lost_its_end_is_refused(tmp_path: Path) -> None:
+    """A log rolled back to an older copy lacks what was committed: the anchor beside it tells, and nothing starts."""
+    folder = tmp_path / "log"
+    with connect(f"sqlite:{folder}") as log:
+        log.ensure_topics(topics.SPECS)
+        owner = own(log)
+        owner.close()
+    shutil.copy(folder / "log.db", tmp_path / "older.db")
+    with connect(f"sqlite:{folder}") as log:
+        owner = own(log)
+        log.append([buy(1)])
+        feed(log, owner)
+        owner.abandon()
+    for leftover in folder.glob("log.db-*"):
+        leftover.unlink()
+    shutil.copy(tmp_path / "older.db", folder / "log.db")
+    with connect(f"sqlite:{folder}") as log, pytest.raises(LogDamaged, match="lost its end"):
+        own(log)
+
+
+def test_inputs_are_taken_in_the_order_in_which_the_log_took_them(log: Log) -> None:
+    """An exchange started late does not take all buys first: alternating bids and offers give alternating prices."""
+    log.append([buy(1, 885), sell(1, 880), sell(2, 870), buy(2, 890)])
+    owner = own(log)
+    facts = [fact for taken in feed(log, owner) for fact in taken.facts]
+    assert [(fact.price, fact.maker) for fact in facts if isinstance(fact, Match)] == [
+        (88_500, "BUY"),
+        (87_000, "SELL"),
+    ]
+    owner.abandon()
+
+
+def test_an_input_waits_for_an_earlier_one_of_the_other_topic(log: Log) -> None:
+    """What arrived after the horizon is not taken, until the wait is over; then it is."""
+    owner = own(log)
+    log.append([buy(1)])
+    reader = log.reader({(topics.BUY_ORDERS, 0): 0})
+    (record,) = reader.poll()
+    reader.close()
+    assert owner.offer([record])
+    assert owner.commit_ready(record.arrival) == []
+    owner._waiting_since = -1e9
+    assert [taken.record for taken in owner.commit_ready(record.arrival)] == [record]
+    owner.abandon()
+
+
+def test_an_offset_that_was_done_is_skipped_and_a_gap_is_believed_the_second_time(log: Log) -> None:
+    """Whatever a client redelivers has no effect; an unexpected gap asks for one seek and is then taken as it is."""
+    owner = own(log)
+    log.append([buy(number) for number in range(4)])
+    reader = log.reader({(topics.BUY_ORDERS, 0): 0})
+    first, second, _, fourth = reader.poll()
+    reader.close()
+    assert owner.offer([first, second, first])
+    assert not owner.offer([fourth])
+    assert owner.positions[topics.BUY_ORDERS] == 2
+    assert owner.offer([fourth])
+    assert [taken.record.offset for taken in owner.commit_ready(UNBOUNDED)] == [0, 1, 3]
+    assert owner.offer([first, fourth])
+    assert owner.commit_ready(UNBOUNDED) == []
+    owner.abandon()
+
+
+def test_an_owner_notices_that_somebody_else_continues_the_chain(log: Log) -> None:
+    """Reading its own journal back, an idle owner finds the entry of another one and stops."""
+    owner = own(log)
+    owner.confirm()
+    head = Head(owner.entry, owner.digest)
+    others, _ = encode_batch(
+        shard=0, head=head, epoch=2, rules="2026.1", first_seq=1, next_offsets={}, inputs=[], outputs=[]
+    )
+    log.append([NewRecord(topics.JOURNAL, b"0", others, 0)])
+    with pytest.raises(Fenced, match="another owner"):
+        owner.confirm()
+    owner.abandon()
+
+
+def symbols_by_shard(partitions: int) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for number in range(100):
+        symbol = f"SYM{number}"
+        found.setdefault(partition_for(symbol.encode(), partitions), symbol)
+    return found
+
+
+def test_a_misrouted_order_is_matched_once_by_its_own_shard(tmp_path: Path) -> None:
+    """Orders put on a wrong partition, or sent without a key, end up in the one book of their symbol."""
+    with connect(f"sqlite:{tmp_path / 'log'}", partitions=4) as log:
+        node = Node(log, name="test", now_ms=lambda: 0)
+        symbol = symbols_by_shard(4)[2]
+        for number, partition in enumerate((0, 1, 2, 3)):
+            log.append([buy(number, symbol=symbol)._replace(partition=partition)])
+            log.append([sell(number, symbol=symbol)._replace(partition=3 - partition)])
+        while not node.has_taken(node.backlog_ends()):
+            node.step(0.05)
+        trades = [
+            [json.loads(r.value or b"")["stock_symbol"] for r in records_of(log, topics.TRADES, p)]
+            for p in range(4)
+        ]
+        events = [len(records_of(log, topics.ORDER_EVENTS, p)) for p in range(4)]
+        node.close()
+    assert trades == [[], [], [symbol] * 4, []]
+    assert events == [0, 0, 8, 0]
+
+
+def test_a_large_snapshot_is_written_in_parts_while_trading_goes_on(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs committed between two parts are not in the snapshot, and are replayed after it."""
+    monkeypatch.setattr(protocol.snapshot, "PART_BYTES", 2_000)
+    owner = own(log)
+    log.append([buy(number) for number in range(200)])
+    feed(log, owner)
+    owner.begin_snapshot()
+    assert owner.continue_snapshot()
+    log.append([sell(1)])
+    feed(log, owner)
+    while owner.continue_snapshot():
+        pass
+    left = list(owner.exchange.capture().rows())
+    owner.abandon()
+    again = own(log)
+    assert list(again.exchange.capture().rows()) == left
+    assert (again.recovered.from_snapshot, again.recovered.inputs_replayed) == (True, 1)
+    again.abandon()
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    """Two exchanges that took the same inputs in other batches said the same, byte for byte, but for times."""
+    said = []
+    drained: Callable[[Log], list[bytes | None]] = lambda log: [  # noqa: E731
+        record.value for topic in topics.OUTPUTS for record in records_of(log, topic)
+    ]
+    for name, step in (("one", 1), ("all", 50)):
+        with connect(f"sqlite:{tmp_path / name}") as log:
+            log.ensure_topics(topics.SPECS)
+            owner = own(log)
+            orders = [made(number) for number in range(25) for made in (buy, sell)]
+            for first in range(0, 50, step):
+                log.append(orders[first : first + step])
+                feed(log, owner)
+            owner.abandon()
+            said.append(drained(log))
+    assert said[0] == said[1]
