@@ -65,9 +65,7 @@ def load(orders: int, seed: int) -> list[Fields]:
         away = 5 * rng.randrange(-10, 10)
         paise = Paise(middle - away if side == "BUY" else middle + away)
         quantity, member = 10 * rng.randrange(1, 20), rng.randrange(50)
-        made.append(
-            Fields(side, f"o-{number:07}", f"P{member}", quantity, paise, paise / 100, rng.getrandbits(32))
-        )
+        made.append(Fields(side, f"o-{number:07}", f"P{member}", quantity, paise, paise / 100, rng.getrandbits(32)))
     return made
 
 

@@ -156,8 +156,7 @@ def idle(folder: str) -> dict[str, float]:
         before = {name: _cpu(process.pid) for name, process in (("nse", nse), ("watch", watch))}
         time.sleep(5)
         used = {
-            name: (_cpu(process.pid) - before[name]) / 5 * 100
-            for name, process in (("nse", nse), ("watch", watch))
+            name: (_cpu(process.pid) - before[name]) / 5 * 100 for name, process in (("nse", nse), ("watch", watch))
         }
         watch.terminate()
         watch.wait(10)

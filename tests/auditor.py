@@ -1,4 +1,4 @@
-"""An auditor of a log that shares no arithmetic with the exchange: it believes the bytes on the topics and nothing else.
+"""An auditor of a log that shares no arithmetic with the exchange: it believes the bytes on the topics, nothing else.
 
 It parses the JSON itself, adds up in Decimal, makes the ids of legs with `uuid`, and never imports the matching,
 the clearing or the ledger, but for one rule: that the journal replays to its digests can only be asked of the

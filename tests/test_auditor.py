@@ -37,9 +37,7 @@ def orders(seed: int, count: int) -> Iterator[NewRecord]:
         if chance.random() < 0.05:
             yield NewRecord("buy-orders", None, b"no message", partition)
         elif chance.random() < 0.5:
-            order = BuyOrder(
-                order_id=name, buyer="HDFC", stock_symbol=symbol, quantity=quantity, price_per_unit=price
-            )
+            order = BuyOrder(order_id=name, buyer="HDFC", stock_symbol=symbol, quantity=quantity, price_per_unit=price)
             yield NewRecord("buy-orders", symbol.encode(), encode_order(order), partition)
         else:
             offer = SellOffer(
@@ -101,9 +99,7 @@ def change(topic: str, field: str, to: object, which: int = 3) -> Damage:
     """Give a field of one record of a topic another value."""
 
     def damage(db: sqlite3.Connection) -> None:
-        (value,) = db.execute(
-            f"SELECT value FROM records WHERE {_OF_TOPIC} AND offset = ?", (topic, which)
-        ).fetchone()
+        (value,) = db.execute(f"SELECT value FROM records WHERE {_OF_TOPIC} AND offset = ?", (topic, which)).fetchone()
         fields = json.loads(value)
         assert fields[field] != to
         fields[field] = to

@@ -64,7 +64,8 @@ def test_a_trade_reads_as_it_was_written(quantity: int, price: int) -> None:
     match = Match(7, 1, "SBIN", quantity, Paise(price), "BUY", "b", "HDFC", "SBI", "s", "SELLER", "SBI")
     (record,) = encode_facts([match], 3, "x", 0)
     trade = decode_message(Trade, record.value)
-    assert (trade.quantity, trade.amount * 100, trade.trade_id) == (quantity, quantity * price, "T3-7-1")
+    assert (trade.quantity, int(trade.amount * 100), trade.trade_id) == (quantity, quantity * price, "T3-7-1")
+    assert trade.amount * 100 == Decimal(quantity * price)
 
 
 def test_an_order_is_written_with_the_seed_s_fields_only() -> None:

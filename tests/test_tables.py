@@ -312,9 +312,7 @@ def test_the_newest_rows_fit_the_height(width: int, height: int) -> None:
     """However high the screen is, it is not exceeded, and the last row is the newest."""
     known = the_seeds_flow()
     for seq in range(10, 80):
-        match = Match(
-            seq, 1, "TCS", seq, Paise(100), "BUY", "O", "B" * (seq % 60 + 1), "TCS", "F", "SELLER", "TCS"
-        )
+        match = Match(seq, 1, "TCS", seq, Paise(100), "BUY", "O", "B" * (seq % 60 + 1), "TCS", "F", "SELLER", "TCS")
         for new in encode_facts([match, *novate(match)[1]], 0, "sell-offers@0:0", T0):
             known.feed(Record(new.topic, 0, 0, 0, T0, new.key, new.value, ()), now_ms=T0, live=True)
     known.refusals.extend([Refusal(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "x" * 200)] * 5)
@@ -376,9 +374,7 @@ def everything_with(text: str) -> Iterator[RenderableType]:
     yield FlowView(known, T0, text, [text])
     yield FlowView(known, T0, text, [text], [record])
     yield SumsTable([(text, text, 1)])
-    yield tables.start_panel(
-        log=text, partitions=2, shards=[ShardStart(0, 1, False, 0, 1, 0.0)], waiting={1: text}
-    )
+    yield tables.start_panel(log=text, partitions=2, shards=[ShardStart(0, 1, False, 0, 1, 0.0)], waiting={1: text})
     yield tables.trade_line(match, shard=0, time_ms=T0)
     yield tables.order_accepted(
         side="SELL", participant=text, symbol=text, quantity=1, price=None, order_id=text, position=text
@@ -505,9 +501,7 @@ def test_start_panel() -> None:
         ShardStart(1, 1, False, 0, 0, 0.001),
         ShardStart(2, 2, False, 0, 2, 0.1),
     ]
-    text = drawn(
-        tables.start_panel(log="sqlite:/log", partitions=5, shards=shards, waiting={3: "pid 7", 4: None}), 100
-    )
+    text = drawn(tables.start_panel(log="sqlite:/log", partitions=5, shards=shards, waiting={3: "pid 7", 4: None}), 100)
     for part in (
         "sqlite:/log",
         "3 of 5 owned here",
@@ -523,9 +517,7 @@ def test_start_panel() -> None:
 def test_sums() -> None:
     """Of a ledger after the seed's trade every sum is zero and the clearing house flat; a break is marked."""
     ledger = Ledger()
-    ledger.post(
-        novate(Match(2, 1, "SBIN", 100, Paise(88_500), "BUY", "1", "HDFC", "SBI", "2", "SELLER", "SBI"))[0]
-    )
+    ledger.post(novate(Match(2, 1, "SBIN", 100, Paise(88_500), "BUY", "1", "HDFC", "SBI", "2", "SELLER", "SBI"))[0])
     cells = tables.sums_cells(ledger.balances())
     assert cells == [
         ("SBIN", "2", "100", "-100", "0", "0", "✓"),

@@ -46,9 +46,7 @@ Bootstrap = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Wait = Annotated[
     str | None,
-    typer.Option(
-        "--wait", metavar="[=5s]", help="Wait until it is settled; exit 4 when it is not by then. Alone: 5s."
-    ),
+    typer.Option("--wait", metavar="[=5s]", help="Wait until it is settled; exit 4 when it is not by then. Alone: 5s."),
 ]
 OrderId = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="The order's id; the same id twice is taken once.")
@@ -287,9 +285,7 @@ _DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(ms|s|m)?", re.ASCII)
 def _seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise UsageError(
-            f"invalid duration {text!r}", cause="not a number of seconds", hint="for example 5s or 500ms"
-        )
+        raise UsageError(f"invalid duration {text!r}", cause="not a number of seconds", hint="for example 5s or 500ms")
     return float(match[1]) * {"ms": 0.001, "s": 1, None: 1, "m": 60}[match[2]]
 
 

@@ -194,9 +194,7 @@ def order_refused(*, reason: Reason | str, detail: str = "") -> Text:
     return _step("✗", "rejected", BAD, shown(str(reason)), f": {shown(detail, 200)}" if detail else "")
 
 
-def order_repeated(
-    *, first_status: Status | str, first_seq: int, first_reason: Reason | str | None = None
-) -> Text:
+def order_repeated(*, first_status: Status | str, first_seq: int, first_reason: Reason | str | None = None) -> Text:
     """The id was taken before; nothing happened now: `= repeated  …`."""
     first = f"{first_status} ({first_reason})" if first_reason else str(first_status)
     return _step("=", "repeated", WAITING, f"no effect: answered before as {shown(first)}, sequence {first_seq}")
@@ -307,9 +305,7 @@ def sums_cells(balances: Iterable[tuple[str, str, int]]) -> list[tuple[str, ...]
         show = rupees_in_table if asset == CASH else group_indian
         check = "✓" if held + owed == 0 == house else "✗"
         name = "rupees" if asset == CASH else shown(asset)
-        rows.append(
-            (name, group_indian(accounts), *[show(value) for value in (held, owed, held + owed, house)], check)
-        )
+        rows.append((name, group_indian(accounts), *[show(value) for value in (held, owed, held + owed, house)], check))
     return rows
 
 
@@ -421,6 +417,8 @@ class SettlementTable:
 
 RECORD_HEAD: Final = ("time", "record", "key", "value")
 RECORD_TEXT_LIMIT: Final = 400
+_KEY_WIDTH: Final = 12
+_VALUE_FROM: Final = 30
 
 
 class RecordRow(NamedTuple):
@@ -435,9 +433,7 @@ class RecordRow(NamedTuple):
 def record_line(row: RecordRow) -> str:
     """A record as a line of tab-separated text, under RECORD_HEAD; the time is RFC 3339 in India."""
     at = moment(row.time_ms)
-    return tsv(
-        ("no date" if at is None else at.isoformat(timespec="milliseconds"), row.position, row.key, row.value)
-    )
+    return tsv(("no date" if at is None else at.isoformat(timespec="milliseconds"), row.position, row.key, row.value))
 
 
 def _records(rows: Sequence[RecordRow], width: int) -> _Layout:
@@ -448,12 +444,13 @@ def _records(rows: Sequence[RecordRow], width: int) -> _Layout:
         _Column("key", [Text(shown(row.key)) for row in rows], folds=True),
         _Column("value", [Text(shown(row.value, RECORD_TEXT_LIMIT)) for row in rows], folds=True),
     ]
-    layout = _fitted(columns, width, (("key",), ("time",)))
-    value = layout.columns[-1]
-    if layout.fits and value.head == "value":  # the value takes what is left
-        others = sum([column.width() + layout.gap for column in layout.columns[:-1]])
-        value.limit = max(value.limit, width - others)
-    return layout
+    columns[2].limit = _KEY_WIDTH
+    while True:  # the value takes what is left; where that is little, the key goes, then the time
+        rest = width - sum([column.width() + 2 for column in columns[:-1]])
+        if rest >= _VALUE_FROM or len(columns) == 2:
+            columns[-1].limit = max(rest, 1)
+            return _Layout(columns, 2, fits=rest > 0)
+        del columns[2 if len(columns) == 4 else 0]
 
 
 # --- the picture ---------------------------------------------------------------------------------------------

@@ -76,9 +76,7 @@ class Oracle:
         if first is not None and first["fingerprint"] == given.fingerprint:
             repeated = self.outcome(given, Status.DUPLICATE)
             return [
-                repeated._replace(
-                    first_seq=first["seq"], first_status=first["status"], first_reason=first["reason"]
-                )
+                repeated._replace(first_seq=first["seq"], first_status=first["status"], first_reason=first["reason"])
             ]
         reason, detail = self.refusal(given, first)
         if reason is not None:
@@ -175,9 +173,7 @@ class Oracle:
             facts += self.trade(number, taker, maker, shares, price)
         return facts
 
-    def trade(
-        self, number: int, taker: dict[str, Any], maker: dict[str, Any], shares: int, price: int
-    ) -> list[Fact]:
+    def trade(self, number: int, taker: dict[str, Any], maker: dict[str, Any], shares: int, price: int) -> list[Fact]:
         """A match and its four legs, from which alone the accounts are kept."""
         buy, sell = (taker, maker) if taker["side"] == "BUY" else (maker, taker)
         at = Paise(price)

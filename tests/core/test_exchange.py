@@ -220,9 +220,7 @@ def test_precedence_of_reasons() -> None:
     refused = instruction("SELL", "b", 10, 101, refusal=Reason.INVALID_SYMBOL)
     off_tick = instruction("SELL", "c", 10, 101)
     too_many = instruction("SELL", "d", 10, 102)
-    reasons = [
-        status(exchange, given)[1] for given in (refused, refused._replace(order_id="e"), off_tick, too_many)
-    ]
+    reasons = [status(exchange, given)[1] for given in (refused, refused._replace(order_id="e"), off_tick, too_many)]
     assert reasons == [
         Reason.ORDER_ID_REUSED,
         Reason.INVALID_SYMBOL,
@@ -336,9 +334,7 @@ def compare_end(exchange: Exchange, oracle: Oracle) -> None:
     assert accounts == oracle.accounts
     rows = exchange.capture().rows()
     known = {
-        (row[5], row[4]) if row[0] == "order" else (row[2], row[3])
-        for row in rows
-        if row[0] in {"order", "answered"}
+        (row[5], row[4]) if row[0] == "order" else (row[2], row[3]) for row in rows if row[0] in {"order", "answered"}
     }
     assert known == set(oracle.remembered())
 

@@ -23,13 +23,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from auditor import audit  # noqa: E402
-
-from stocktrade.domain.messages import BuyOrder, SellOffer  # noqa: E402
-from stocktrade.failpoints import VARIABLE  # noqa: E402
-from stocktrade.transport import connect, topics  # noqa: E402
-from stocktrade.transport.base import Log, NewRecord, Reader, Record  # noqa: E402
-from stocktrade.transport.codec import encode_order, key_of_symbol  # noqa: E402
+from auditor import audit
+from stocktrade.domain.messages import BuyOrder, SellOffer
+from stocktrade.failpoints import VARIABLE
+from stocktrade.transport import connect, topics
+from stocktrade.transport.base import Log, NewRecord, Reader, Record
+from stocktrade.transport.codec import encode_order, key_of_symbol
 
 pytestmark = pytest.mark.slow
 
@@ -108,9 +107,7 @@ def home() -> Iterator[Home]:
 
 
 def buy(name: str, price: int = 885, quantity: int = 100) -> NewRecord:
-    order = BuyOrder(
-        order_id=name, buyer="HDFC", stock_symbol="SBI", quantity=quantity, price_per_unit=Decimal(price)
-    )
+    order = BuyOrder(order_id=name, buyer="HDFC", stock_symbol="SBI", quantity=quantity, price_per_unit=Decimal(price))
     return NewRecord(topics.BUY_ORDERS, key_of_symbol("SBIN"), encode_order(order))
 
 
@@ -307,8 +304,7 @@ SEED_OFFER: Final = '{"offer_id": "OFR-1", "seller": "SELLER", "stock_symbol": "
 
 # The seed's fields of what HDFC is told, as text: not 88500 for 88500.0, nor an escape for the rupee sign.
 SEED_DEMAT: Final = (
-    '"from_entity":"NSE","to_entity":"HDFC","stock_symbol":"SBI","quantity":100,"order_id":"ORD-1",'
-    '"direction":"CREDIT"'
+    '"from_entity":"NSE","to_entity":"HDFC","stock_symbol":"SBI","quantity":100,"order_id":"ORD-1","direction":"CREDIT"'
 )
 SEED_CASH: Final = (
     '"from_entity":"NSE","to_entity":"HDFC","amount":88500.0,"order_id":"ORD-1",'

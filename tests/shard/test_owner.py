@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from stocktrade.core.rules import Rules
+from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Match
 from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
 from stocktrade.shard import owner as protocol
-from stocktrade.shard.journal import Head, encode_batch
+from stocktrade.shard import snapshot
+from stocktrade.shard.journal import Head, InputLine, encode_batch
 from stocktrade.shard.node import Node
 from stocktrade.shard.owner import Owner
 from stocktrade.transport import connect, topics
@@ -38,7 +39,7 @@ def sell(number: int, price: float | None = None, symbol: str = "SBI") -> NewRec
 
 
 def own(log: Log, rules: Rules | None = None) -> Owner:
-    return Owner(log, 0, name="test", now_ms=lambda: 0, rules=rules or protocol.RULES)
+    return Owner(log, 0, name="test", now_ms=lambda: 0, rules=rules or RULES)
 
 
 def feed(log: Log, owner: Owner) -> list[protocol.Taken]:
@@ -106,9 +107,7 @@ def test_a_damaged_snapshot_is_not_used(log: Log) -> None:
     feed(log, owner)
     left = list(owner.exchange.capture().rows())
     owner.close()
-    part = next(
-        r for r in records_of(log, topics.SNAPSHOTS) if r.value and not (r.key or b"").endswith(b"manifest")
-    )
+    part = next(r for r in records_of(log, topics.SNAPSHOTS) if r.value and not (r.key or b"").endswith(b"manifest"))
     log.append([NewRecord(topics.SNAPSHOTS, part.key, (part.value or b"").replace(b"HDFC", b"HDFD"), 0)])
     again = own(log)
     assert (list(again.exchange.capture().rows()), again.recovered.from_snapshot) == (left, False)
@@ -122,9 +121,7 @@ def test_snapshots_older_than_the_last_two_are_removed(log: Log) -> None:
         log.append([buy(number)])
         feed(log, owner)
         owner.close()
-    manifests = {
-        r.key for r in records_of(log, topics.SNAPSHOTS) if r.value and (r.key or b"").endswith(b"manifest")
-    }
+    manifests = {r.key for r in records_of(log, topics.SNAPSHOTS) if r.value and (r.key or b"").endswith(b"manifest")}
     assert len(manifests) == protocol.SNAPSHOTS_KEPT
 
 
@@ -190,7 +187,7 @@ def test_a_journal_that_replays_otherwise_stops_the_shard(log: Log) -> None:
     owner = own(log)
     head = Head(owner.entry, owner.digest)
     owner.abandon()
-    line = protocol.InputLine(topics.BUY_ORDERS, 0, 0, "order", (buy(1).value or b"").decode())
+    line = InputLine(topics.BUY_ORDERS, 0, 0, "order", (buy(1).value or b"").decode())
     other, _ = encode_batch(
         shard=0, head=head, epoch=1, rules="2026.1", first_seq=1, next_offsets={}, inputs=[line], outputs=[]
     )
@@ -302,8 +299,7 @@ def test_a_misrouted_order_is_matched_once_by_its_own_shard(tmp_path: Path) -> N
         while not node.has_taken(node.backlog_ends()):
             node.step(0.05)
         trades = [
-            [json.loads(r.value or b"")["stock_symbol"] for r in records_of(log, topics.TRADES, p)]
-            for p in range(4)
+            [json.loads(r.value or b"")["stock_symbol"] for r in records_of(log, topics.TRADES, p)] for p in range(4)
         ]
         events = [len(records_of(log, topics.ORDER_EVENTS, p)) for p in range(4)]
         node.close()
@@ -311,11 +307,9 @@ def test_a_misrouted_order_is_matched_once_by_its_own_shard(tmp_path: Path) -> N
     assert events == [0, 0, 8, 0]
 
 
-def test_a_large_snapshot_is_written_in_parts_while_trading_goes_on(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_snapshot_is_written_in_parts_while_trading_goes_on(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Inputs committed between two parts are not in the snapshot, and are replayed after it."""
-    monkeypatch.setattr(protocol.snapshot, "PART_BYTES", 2_000)
+    monkeypatch.setattr(snapshot, "PART_BYTES", 2_000)
     owner = own(log)
     log.append([buy(number) for number in range(200)])
     feed(log, owner)

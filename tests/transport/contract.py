@@ -125,9 +125,7 @@ class LogContract:
             count = 240
             with running(PRODUCER, *((log.url, topic, f"client{n}", str(count)) for n in range(3))) as clients:
                 outputs: list[str] = []
-                threads = [
-                    threading.Thread(target=lambda c=c: outputs.append(c.communicate("\n")[0])) for c in clients
-                ]
+                threads = [threading.Thread(target=lambda c=c: outputs.append(c.communicate("\n")[0])) for c in clients]
                 for thread in threads:
                     thread.start()
                 deadline = time.monotonic() + cls.patience_s

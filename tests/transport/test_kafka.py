@@ -11,6 +11,7 @@ from typing import Any
 
 import kafka
 import pytest
+
 from kafka_container import KafkaContainer, free_port
 
 pytest.register_assert_rewrite("contract")
@@ -34,8 +35,6 @@ from stocktrade.transport.kafka import KafkaLog  # noqa: E402
 
 pytestmark = pytest.mark.kafka
 
-# While a broker is away the library leaves the sockets of its attempts to the garbage collector.
-leaks_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 QUICK = {
     "request.timeout.ms": "2000",
@@ -193,9 +192,7 @@ def test_topics_are_made_as_they_should_be(log: KafkaLog, admin: Any) -> None:
     found = admin.describe_configs(resources, config_filter="all")["topic"]
     settings = {name[len(log._prefix) :]: {k: v["value"] for k, v in each.items()} for name, each in found.items()}
     for name, values_ in settings.items():
-        assert values_["message.timestamp.type"] == (
-            "LogAppendTime" if name in topics.INPUTS else "CreateTime"
-        ), name
+        assert values_["message.timestamp.type"] == ("LogAppendTime" if name in topics.INPUTS else "CreateTime"), name
         assert values_["cleanup.policy"] == ("compact" if name == topics.SNAPSHOTS else "delete"), name
         assert values_["min.insync.replicas"] == "1"
         if name != topics.SNAPSHOTS:
@@ -270,7 +267,6 @@ def test_no_broker_is_said_within_six_seconds() -> None:
 
 
 @pytest.mark.slow
-@leaks_sockets
 def test_a_broker_that_does_not_answer_is_said_within_six_seconds(new_broker: NewBroker) -> None:
     broker = new_broker()
     broker.pause_broker()
@@ -282,7 +278,6 @@ def test_a_broker_that_does_not_answer_is_said_within_six_seconds(new_broker: Ne
 
 
 @pytest.mark.slow
-@leaks_sockets
 def test_the_address_that_a_broker_advertises_is_named(new_broker: NewBroker) -> None:
     advertised = f"127.0.0.1:{free_port()}"
     broker = new_broker(KAFKA_ADVERTISED_LISTENERS=f"PLAINTEXT://{advertised}")
@@ -294,7 +289,6 @@ def test_the_address_that_a_broker_advertises_is_named(new_broker: NewBroker) ->
 
 
 @pytest.mark.slow
-@leaks_sockets
 @pytest.mark.parametrize("fault", ["pause", "kill", "stop"])
 def test_a_commit_during_which_the_broker_goes_away_is_there_once_or_not_at_all(
     new_broker: NewBroker, fault: str
@@ -345,7 +339,6 @@ def claim_within(log: Log, patience_s: float) -> Writer:
 
 
 @pytest.mark.slow
-@leaks_sockets
 def test_readers_and_members_go_on_when_the_broker_is_back(new_broker: NewBroker) -> None:
     broker = new_broker()
     with KafkaLog(broker.bootstrap_servers, settings=QUICK, prefix=f"{unique()}-") as log:
@@ -448,9 +441,9 @@ def test_shards_move_between_exchanges_without_loss_or_duplicates(log: KafkaLog,
     def order(client: Log) -> None:
         nonlocal sent
         for symbol in symbols:
-            value = (
-                b'{"order_id":"o%d","buyer":"HDFC","stock_symbol":"%s","quantity":1,"price_per_unit":885.0}'
-                % (sent, symbol.encode())
+            value = b'{"order_id":"o%d","buyer":"HDFC","stock_symbol":"%s","quantity":1,"price_per_unit":885.0}' % (
+                sent,
+                symbol.encode(),
             )
             client.append([NewRecord(topics.BUY_ORDERS, symbol.encode(), value)])
             sent += 1

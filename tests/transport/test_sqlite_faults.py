@@ -90,9 +90,7 @@ with SqliteLog(folder) as log:
         ("sqlite.anchor.after=kill@2", 1002, b"second"),
     ],
 )
-def test_a_kill_in_a_commit_leaves_all_of_it_or_nothing(
-    folder: Path, place: str, count: int, anchor: bytes
-) -> None:
+def test_a_kill_in_a_commit_leaves_all_of_it_or_nothing(folder: Path, place: str, count: int, anchor: bytes) -> None:
     with SqliteLog(folder, gate_timeout_s=1) as log:
         log.ensure_topics([TopicSpec("t")])
         with running(TWO_COMMITS, (str(folder),), environment={VARIABLE: place}) as (owner,):
@@ -445,9 +443,7 @@ def use(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["anywhere", "first page"])
-def test_a_flipped_bit_in_the_file_is_an_error_for_the_user_at_worst(
-    crashed: Path, tmp_path: Path, where: str
-) -> None:
+def test_a_flipped_bit_in_the_file_is_an_error_for_the_user_at_worst(crashed: Path, tmp_path: Path, where: str) -> None:
     """SQLite has no checksums there: what it does not notice, the journal's digest does."""
     whole = damaged_copy(crashed, tmp_path / "whole", lambda wal: wal)
     use(whole)
@@ -466,13 +462,9 @@ def test_a_flipped_bit_in_the_file_is_an_error_for_the_user_at_worst(
 # Files that are not ours
 
 
-def foreign_database(
-    path: Path, application_id: int = 0, version: int = 0, schema: str = "CREATE TABLE t (x)"
-) -> None:
+def foreign_database(path: Path, application_id: int = 0, version: int = 0, schema: str = "CREATE TABLE t (x)") -> None:
     connection = sqlite3.connect(path)
-    connection.executescript(
-        f"PRAGMA application_id = {application_id}; PRAGMA user_version = {version}; {schema}"
-    )
+    connection.executescript(f"PRAGMA application_id = {application_id}; PRAGMA user_version = {version}; {schema}")
     connection.close()
 
 

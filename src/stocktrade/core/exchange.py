@@ -119,9 +119,7 @@ class Exchange:
             assert price is not None
             fills, leaves = book.buy(quantity, price)
         if leaves:
-            answered = Order(
-                seq, side, order_id, participant, symbol_as_sent, quantity, price, leaves, fingerprint
-            )
+            answered = Order(seq, side, order_id, participant, symbol_as_sent, quantity, price, leaves, fingerprint)
             book.rest(answered)
             member.resting += 1
         else:

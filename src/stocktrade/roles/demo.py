@@ -58,9 +58,7 @@ class Leg(NamedTuple):
     change: int
 
 
-def run(
-    log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], stop: Callable[[], bool]
-) -> ExitCode:
+def run(log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], stop: Callable[[], bool]) -> ExitCode:
     """Run the demonstration on `log`, which it treats as its own.
 
     Returns:
@@ -95,11 +93,7 @@ def run(
         ]
         trades = flow.topics[topics.TRADES].count
         verdict = "the sums are zero and the clearing house is flat" if not broken else "THE SUMS ARE NOT ZERO"
-        say(
-            Text(
-                f"{trades} trades, {legs} legs: {verdict}", "bold red" if broken or legs != 4 * trades else "bold"
-            )
-        )
+        say(Text(f"{trades} trades, {legs} legs: {verdict}", "bold red" if broken or legs != 4 * trades else "bold"))
     finally:
         reader.close()
         node.close()

@@ -309,9 +309,7 @@ class _Told(_Say):
     def waiting(self, placed: Placed, *, exchange_running: bool) -> None:
         leaves = placed.order.quantity - placed.progress.filled
         self._console.print(
-            tables.order_waiting(
-                symbol=placed.order.stock_symbol, leaves=leaves, exchange_running=exchange_running
-            )
+            tables.order_waiting(symbol=placed.order.stock_symbol, leaves=leaves, exchange_running=exchange_running)
         )
 
 

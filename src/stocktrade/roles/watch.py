@@ -141,9 +141,7 @@ def _canonical(symbols: Iterable[str]) -> frozenset[str]:
     for text in symbols:
         symbol = canonical_symbol(text)
         if symbol is None:
-            raise UsageError(
-                f"not a symbol: {visible(text, 64)!r}", hint="a symbol is 1 to 20 letters, digits, & or -"
-            )
+            raise UsageError(f"not a symbol: {visible(text, 64)!r}", hint="a symbol is 1 to 20 letters, digits, & or -")
         wanted.add(symbol)
     return frozenset(wanted)
 
@@ -297,9 +295,7 @@ def _record_at(log: Log, at: TopicPartition, offset: int) -> Record | None:
     return records[0] if records else None
 
 
-def _last_trades(
-    log: Log, shard: int, count: int, ends: Mapping[TopicPartition, int]
-) -> list[tuple[int, int, int]]:
+def _last_trades(log: Log, shard: int, count: int, ends: Mapping[TopicPartition, int]) -> list[tuple[int, int, int]]:
     """Time, arrival and offset of the last records of a partition of the trades."""
     at = (topics.TRADES, shard)
     span = count
@@ -680,8 +676,8 @@ def _json_value(value: bytes | None) -> str:
         return "null"
     try:
         fields = decode_json(value)
-        # NaN passes the decoder and is no JSON.
-        json.loads(value, parse_constant=_refuse)
+        if b"NaN" in value or b"Infinity" in value:  # they pass the decoder and are no JSON
+            json.loads(value, parse_constant=_refuse)
     except ValueError:
         return _json_base64(value)
     # An object that looks like our wrapping is wrapped itself.

@@ -87,9 +87,7 @@ class Owner:
         Unavailable, Fenced: as the port says.
     """
 
-    def __init__(
-        self, log: Log, shard: int, *, name: str, now_ms: Callable[[], int], rules: Rules = RULES
-    ) -> None:
+    def __init__(self, log: Log, shard: int, *, name: str, now_ms: Callable[[], int], rules: Rules = RULES) -> None:
         began = time.monotonic()
         self.shard = shard
         self._log = log

@@ -159,10 +159,7 @@ def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
         order = model.model_validate(fields)
     except ValidationError as error:
         reason = min(
-            (
-                _REASON_OF_FIELD.get(str(e["loc"][0]), Reason.NOT_SUPPORTED)
-                for e in error.errors(include_url=False)
-            ),
+            (_REASON_OF_FIELD.get(str(e["loc"][0]), Reason.NOT_SUPPORTED) for e in error.errors(include_url=False)),
             key=_PRECEDENCE.__getitem__,
         )
         return Instruction(

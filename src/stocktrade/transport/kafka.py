@@ -68,7 +68,9 @@ END_PATIENCE_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 0.5
 _WAITING_FOR_EVERY_S: Final = 2.0
 _SLICE_S: Final = 0.1
-_LOOK_WITHIN_S: Final = 2.0
+_LOOK_WITHIN_S: Final = 0.5
+_LOOK_AGAIN_S: Final = 1.0
+_METADATA_WITHIN_S: Final = 2.0
 _LEAVE_WITHIN_MS: Final = 2_000
 _MEMBER_METADATA_MS: Final = 5_000
 _MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
@@ -479,9 +481,7 @@ class _Input:
 class KafkaMember(_Opened, Member):
     """A member of the consumer group; see `Member`."""
 
-    def __init__(
-        self, log: KafkaLog, connection: Connection, prefix: str, group: str, topics: Collection[str]
-    ) -> None:
+    def __init__(self, log: KafkaLog, connection: Connection, prefix: str, group: str, topics: Collection[str]) -> None:
         super().__init__()
         self._log = log
         self._connection = connection
@@ -505,6 +505,7 @@ class KafkaMember(_Opened, Member):
         self._assigned: frozenset[int] = frozenset()
         self._inputs: dict[int, list[_Input]] = {}
         self._unsettled: set[int] = set()
+        self._look_at = 0.0
         self._progress: dict[Place, Any] = {}
         self._progress_at = 0.0
         self._waiting_for: dict[int, str] = {}
@@ -518,7 +519,7 @@ class KafkaMember(_Opened, Member):
         `_MEMBER_METADATA_MS` heals what remains.
         """
         cluster = self._consumer._cluster  # noqa: SLF001 - its public question waits without a limit
-        deadline = time.monotonic() + _LOOK_WITHIN_S
+        deadline = time.monotonic() + _METADATA_WITHIN_S
         asked = 0
         while any(cluster.partitions_for_topic(self._prefix + topic) is None for topic in self._topics):
             if time.monotonic() >= deadline:
@@ -536,23 +537,23 @@ class KafkaMember(_Opened, Member):
         A horizon holds for what was visible: a record whose transaction was open meanwhile has an older time.
         """
         deadline = time.monotonic() + timeout_s
+        settled = False
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            waiting = any(each.waiting for inputs in self._inputs.values() for each in inputs)
-            changed = self._fetch(0.0 if waiting else min(left_s, _SLICE_S))
-            waiting = any(each.waiting for inputs in self._inputs.values() for each in inputs)
-            if waiting or changed or left_s <= 0:
-                break
-            if self._unsettled and self._look():
+            changed = self._fetch(0.0 if self._is_waiting() else min(left_s, _SLICE_S))
+            if self._is_waiting() or self._unsettled:
+                settled = self._look()
+            if self._is_waiting() or changed or settled or time.monotonic() >= deadline:
                 break
         self._send_progress()
-        if waiting or self._unsettled:
-            self._look()
         records = self._deliver(max_records)
         horizons = {shard: min(each.horizon for each in inputs) for shard, inputs in self._inputs.items()}
         self._unsettled = {shard for shard, horizon in horizons.items() if horizon != UNBOUNDED}
         assigned = self._owned()
         return Poll(records, horizons, assigned, self._others(assigned))
+
+    def _is_waiting(self) -> bool:
+        return any(each.waiting for inputs in self._inputs.values() for each in inputs)
 
     def _fetch(self, timeout_s: float) -> bool:
         """One round of the consumer; whether the assignment changed in it."""
@@ -606,18 +607,21 @@ class KafkaMember(_Opened, Member):
         (self._consumer.pause if each.paused else self._consumer.resume)(each.place)
 
     def _look(self) -> bool:
-        """Ask where the inputs of the started shards end now; whether there was an answer.
+        """Ask where the inputs of the started shards end now; whether all of these have been fetched.
 
         A record of one topic says nothing about the other, unless that was looked at afterwards.
         """
         inputs = [each for inputs in self._inputs.values() for each in inputs]
         if not inputs:
             return False
+        for each in inputs:
+            each.end = UNBOUNDED  # nothing is known
+        if time.monotonic() < self._look_at:
+            return False
         try:
             ends = self._connection.stable_ends([each.place for each in inputs], within_s=_LOOK_WITHIN_S)
         except StocktradeError:
-            for each in inputs:
-                each.end = UNBOUNDED  # nothing is known; the brokers are away, and will be back
+            self._look_at = time.monotonic() + _LOOK_AGAIN_S  # the brokers are away, and will be back
             return False
         for each in inputs:
             each.end = ends[each.place]
@@ -654,9 +658,7 @@ class KafkaMember(_Opened, Member):
         if now >= self._waiting_for_at:
             self._waiting_for_at = now + _WAITING_FOR_EVERY_S
             with suppress(StocktradeError):
-                self._waiting_for = {
-                    shard: owner for shard, owner in self._log.owners().items() if owner is not None
-                }
+                self._waiting_for = {shard: owner for shard, owner in self._log.owners().items() if owner is not None}
         return {shard: owner for shard, owner in self._waiting_for.items() if shard not in assigned}
 
     def start(self, shard: int, offsets: Mapping[str, int]) -> None:

@@ -193,14 +193,25 @@ def _refused_credentials() -> str:
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no types
-    """The library's net client, cured of a hang.
+    """The library's net client, cured of a hang and of a leak.
 
-    Its producer drops a transactional request, and waits for ever for its answer, when the coordinator's
+    The library's producer drops a transactional request, and waits for ever for its answer, when the coordinator's
     connection is not ready and `await_ready` says so by an exception; told so by False, it tries again.
+    A socket that could not be connected is left to the garbage collector, once a second while a broker is away.
     """
 
     def __init__(self, **configs: Any) -> None:
         super().__init__(**{**configs, **_CONNECT})
+        connect = self._manager._build_transport
+
+        async def connect_or_close(*args: Any, **options: Any) -> Any:
+            try:
+                return await connect(*args, **options)
+            except Exception as error:
+                _close_sockets(error)
+                raise
+
+        self._manager._build_transport = connect_or_close
 
     def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
         """Whether the node can be talked to, after waiting for it."""
@@ -209,6 +220,16 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no typ
         except KafkaError:
             time.sleep(0.02)  # the caller tries again at once
             return False
+
+
+def _close_sockets(error: BaseException) -> None:
+    """Close the sockets that the functions held through which an exception passed."""
+    trace = error.__traceback__
+    while trace is not None:
+        held = trace.tb_frame.f_locals.get("sock")
+        if isinstance(held, socket.socket):
+            held.close()
+        trace = trace.tb_next
 
 
 class Connection:
@@ -331,9 +352,7 @@ class Connection:
                 return question()
             except (KafkaError, OSError) as error:
                 missing = isinstance(error, kafka_errors.UnknownTopicOrPartitionError)
-                retry = isinstance(
-                    error, (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError)
-                )
+                retry = isinstance(error, (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError))
                 if not retry or missing or time.monotonic() >= deadline:
                     raise self.translated(error, what) from error
             time.sleep(0.02)
@@ -400,8 +419,9 @@ class Connection:
         )
 
     def _probe_advertised(self) -> None:
-        cluster = self.ask("the cluster does not describe itself", self.admin.describe_cluster, within_s=2)
-        advertised = [(broker["host"], broker["port"]) for broker in cluster["brokers"]]
+        # What it learned when it connected: to ask anew would need the addresses that are in question.
+        brokers = self.admin._manager.cluster.brokers()
+        advertised = [(broker.host, broker.port) for broker in brokers]
         reasons = []
         for host, port in advertised:
             if (reason := _cannot_connect(host, port)) is None:
@@ -425,8 +445,7 @@ class Connection:
                 hint="ask for the rights, or connect as another",
             )
         if isinstance(error, kafka_errors.SaslAuthenticationFailedError) or (
-            isinstance(error, kafka_errors.KafkaTimeoutError)
-            and (cause := _refused_credentials() or cause) != cause
+            isinstance(error, kafka_errors.KafkaTimeoutError) and (cause := _refused_credentials() or cause) != cause
         ):
             return UsageError(
                 f"{self.servers} refuses the credentials",

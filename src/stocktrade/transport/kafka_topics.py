@@ -114,9 +114,7 @@ class Topics:
                 raise self._connection.translated(error(message), f"topic {topic['name']} cannot be made")
 
     def _brokers(self) -> int:
-        cluster = self._connection.ask(
-            "the cluster does not describe itself", self._connection.admin.describe_cluster
-        )
+        cluster = self._connection.ask("the cluster does not describe itself", self._connection.admin.describe_cluster)
         return len(cluster["brokers"])
 
     def _check(self, specs: Sequence[TopicSpec], there: dict[str, Any], partitions: int) -> None:
@@ -151,9 +149,7 @@ class Topics:
             if not _min_in_sync(copies) <= int(actual["min.insync.replicas"]) <= copies:
                 wrong["min.insync.replicas"] = str(_min_in_sync(copies))
             if wrong:
-                differences += [
-                    f"{spec.name} has {name}={actual[name]}, not {value}" for name, value in wrong.items()
-                ]
+                differences += [f"{spec.name} has {name}={actual[name]}, not {value}" for name, value in wrong.items()]
                 add = ",".join(
                     f"{name}=[{value}]" if "," in value else f"{name}={value}" for name, value in wrong.items()
                 )

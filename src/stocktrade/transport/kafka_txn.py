@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import kafka
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
 from kafka.producer import transaction_manager as library
 from kafka.producer.sender import Sender
 from kafka.protocol.producer import EndTxnRequest
@@ -29,10 +31,17 @@ from stocktrade.transport.base import NewRecord
 from stocktrade.transport.kafka_client import Connection, discard_producer, is_fencing
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
-KNOWN_INTERNALS: Final = frozenset({"76e7b80a3a1d2498"})
+KNOWN_INTERNALS: Final = frozenset({"cb1d9ccc62808d70"})
 """Digests of the library's source that this module builds on, of the versions that were examined."""
 
-_USED_INTERNALS: Final = (library.TransactionManager, library.TxnRequestHandler, library.EndTxnHandler, Sender)
+_USED_INTERNALS: Final = (
+    library.TransactionManager,
+    library.TxnRequestHandler,
+    library.EndTxnHandler,
+    Sender,
+    KafkaNetClient.await_ready,
+    KafkaConnectionManager._build_transport,  # noqa: SLF001 - only looked at
+)
 _END_TXN: Final = 5
 _HINT: Final = "pip install 'kafka-python[crc32c]==3.0.12'"
 
@@ -105,9 +114,7 @@ class _EndTxn(library.EndTxnHandler):  # type: ignore[misc]  # the library has n
         # Called with the manager's lock held, when no record is in flight.
         if response.error_code == 0:
             manager = self.transaction_manager
-            manager.set_producer_id_and_epoch(
-                library.ProducerIdAndEpoch(response.producer_id, response.producer_epoch)
-            )
+            manager.set_producer_id_and_epoch(library.ProducerIdAndEpoch(response.producer_id, response.producer_epoch))
             manager._sequence_numbers.clear()  # noqa: SLF001 - see check_library
             manager._last_acked_offset.clear()  # noqa: SLF001
         super().handle_response(response)
@@ -233,9 +240,7 @@ class Transactions:
             translated = self._connection.translated(error, "a commit failed; nothing was written")
             translated.cause = cause
             return translated
-        return Unknown(
-            "the broker did not say whether a commit was written", cause=cause, hint="recover from the log"
-        )
+        return Unknown("the broker did not say whether a commit was written", cause=cause, hint="recover from the log")
 
     def _end(self, over: StocktradeError) -> None:
         if self._over is None:

@@ -92,9 +92,7 @@ class SqliteLog(Log):
             store.topic(topic)
             store.check_partition(partition)
         ends = store.ends(starts)
-        return SqliteReader(
-            self._session, {at: ends[at] if start is None else start for at, start in starts.items()}
-        )
+        return SqliteReader(self._session, {at: ends[at] if start is None else start for at, start in starts.items()})
 
     def claim(self, shard: int) -> Writer:
         """See `Log.claim`. A shard that this log owns already is claimed anew: its earlier writer is fenced."""

@@ -250,9 +250,7 @@ class Store:
     def _load_topics(self) -> None:
         with explained(self._database.path):
             rows = self._database.reading.execute("SELECT name, id, append_time, compacted FROM topics")
-            self._topics.update(
-                (name, _Topic(number, bool(time), bool(gone))) for name, number, time, gone in rows
-            )
+            self._topics.update((name, _Topic(number, bool(time), bool(gone))) for name, number, time, gone in rows)
 
 
 _INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -261,9 +259,7 @@ _SELECT: Final = """
     WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset
 """
 _HEAD: Final = "SELECT next_offset FROM heads WHERE topic = ? AND partition = ?"
-_SET_HEAD: Final = (
-    "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset"
-)
+_SET_HEAD: Final = "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset"
 _ADD_TOPIC: Final = "INSERT INTO topics (name, append_time, compacted) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
 

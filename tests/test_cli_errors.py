@@ -1,0 +1,435 @@
+"""Wrong uses of the command line: each ends with its exit code and at most three plain lines, and sends nothing.
+
+Never a traceback, never a control character from what was typed, never a file where the user's own file was.
+"""
+
+import json
+import os
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from stocktrade import cli, settings
+from stocktrade.transport import connect, topics
+
+CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e]")
+
+
+class Wrong(NamedTuple):
+    """A wrong use: its words, and what the error says."""
+
+    arguments: tuple[str, ...]
+    error: str
+
+
+PRICES: Final = (
+    "nan", "NaN", "inf", "-inf", "1e999", "1e3", "1_0.5", "0x10", "١٢", " 5 ", "5\n", "1.005", "885.001", "-1",
+    "-885", "0", "0.00", "", "+5", "5.", ".5", "1,0", "1,0000", "₹", "₹₹5", "885 rupees", "1" * 20, "10000000.05",
+    "99999999999", "\udcff", "\x1b[2J",
+)  # fmt: skip
+QUANTITIES: Final = (
+    "0", "-1", "-0", "1.0", "1e3", "0x10", "1_000", "ten", "", " 5", "5\n", "١٢", "nan", "+5", "1" * 30,
+    "1000000001", "1,0", "\x1b[2J", "\udcff",
+)  # fmt: skip
+SYMBOLS: Final = (
+    "", " SBI", "SBI ", "SBI\n", "S" * 21, "S" * 10_240, "[red]x", "[/foo]", "\udcff\udcfe", "BSE:SBI", "NSE:", "S.B",
+    "\x1b[2J", "\x1b]52;c;ZXZpbA==\x07", "\x9b2J", "SBI\u202e", "ＳＢＩ", "SBI\0", "../SBI",
+)  # fmt: skip
+NAMES: Final = (
+    "", " ", "A B", "HDFC\n", "A" * 65, "[red]x", "..", "../x", "CON", "'; DROP TABLE records", "\x1b[31mX", "\udcff",
+    "é", "-x",
+)  # fmt: skip
+
+WRONG: Final = [
+    *(Wrong(("buy", "SBI", "100", price), "invalid price") for price in PRICES),
+    *(Wrong(("sell", "SBI", "100", price), "invalid price") for price in PRICES),
+    *(Wrong(("buy", "SBI", quantity, "885"), "invalid quantity") for quantity in QUANTITIES),
+    *(Wrong(("sell", "SBI", quantity), "invalid quantity") for quantity in QUANTITIES),
+    *(Wrong(("buy", symbol, "100", "885"), "invalid symbol") for symbol in SYMBOLS),
+    *(Wrong(("sell", symbol, "100"), "invalid symbol") for symbol in SYMBOLS),
+    *(Wrong(("buy", "SBI", "1", "885", f"--as={name}"), "invalid participant") for name in (*NAMES, "NSE", "nse")),
+    *(Wrong(("sell", "SBI", "1", f"--as={name}"), "invalid participant") for name in (*NAMES, "NSE", "nse")),
+    *(Wrong(("buy", "SBI", "1", "885", f"--id={name}"), "invalid order id") for name in NAMES),
+    *(
+        Wrong(("buy", "SBI", "1", "885", f"--wait={wait}"), "invalid duration")
+        for wait in ("x", "-1", "5h", "1e9", "nan", "", "\x1b[2J", "9999999")
+    ),
+    Wrong((), ""),
+    Wrong(("frobnicate",), "No such command"),
+    Wrong(("\x1b[2J",), "No such command"),
+    Wrong(("--frobnicate",), "No such option"),
+    Wrong(("buy",), "Missing argument"),
+    Wrong(("buy", "SBI"), "Missing argument"),
+    Wrong(("buy", "SBI", "1"), "Missing argument"),
+    Wrong(("sell",), "Missing argument"),
+    Wrong(("buy", "SBI", "1", "885", "7"), "unexpected extra argument"),
+    Wrong(("buy", "SBI", "1", "885", "--frob"), "--frob"),
+    Wrong(("buy", "SBI", "1", "885", "--\x1b[2J"), "unexpected extra argument"),
+    Wrong(("nse", "--frob"), "No such option"),
+    Wrong(("nse", "now"), "unexpected extra argument"),
+    Wrong(("demo", "--seconds", "long"), "--seconds"),
+    Wrong(("demo", "--seconds", "nan"), "--seconds"),
+    Wrong(("demo", "--seconds", "-1"), "--seconds"),
+    Wrong(("demo", "--rate", "inf"), "--rate"),
+    Wrong(("demo", "--rate", "0"), "--rate"),
+    Wrong(("demo", "--seed", "1.5"), "--seed"),
+    Wrong(("demo", "--keep", "/dev/null/x"), "--keep"),
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the log that a command would use; it is not there yet."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv(settings.HOME, str(folder))
+    monkeypatch.delenv(settings.BOOTSTRAP_SERVERS, raising=False)
+    monkeypatch.delenv(cli.DEBUG, raising=False)
+    return folder
+
+
+def check_lines(text: str, *, about: str) -> None:
+    """An error: at most three lines, plain, about what it should be."""
+    lines = text.splitlines()
+    starts = [re.split(r"(?<=:) ", line, maxsplit=1)[0] for line in lines]
+    assert starts in (["error:"], ["error:", "  cause:"], ["error:", "  hint:"], ["error:", "  cause:", "  hint:"])
+    assert about in lines[0]
+    assert CONTROLS.findall(text) == []
+    assert "Traceback" not in text
+    assert len(text) < 2_000
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: ascii(" ".join(wrong.arguments))[1:50])
+def test_a_wrong_use_is_refused_before_anything_is_sent(
+    home: Path, capsys: pytest.CaptureFixture[str], wrong: Wrong
+) -> None:
+    """It ends with 2 and says what is wrong in plain lines; there is not even a log afterwards."""
+    assert cli.run(list(wrong.arguments)) == 2
+    said = capsys.readouterr()
+    if wrong.arguments:
+        check_lines(said.err, about=wrong.error)
+        assert said.out == ""
+    else:
+        assert "Usage: stocktrade" in said.out
+        assert said.err == ""
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("wrong", WRONG[1::7], ids=lambda wrong: ascii(" ".join(wrong.arguments))[1:50])
+def test_with_json_an_error_is_one_object(home: Path, capsys: pytest.CaptureFixture[str], wrong: Wrong) -> None:
+    """The same errors with --json are one JSON object on stderr, with the exit code in it."""
+    # A `--` of its own would end the options, so the flag goes first.
+    command, *rest = wrong.arguments
+    assert cli.run([command, "--json", *rest]) == 2
+    said = capsys.readouterr()
+    error = json.loads(said.err)
+    assert said.err.count("\n") == 1
+    assert error.keys() == {"schema", "error", "cause", "hint", "exit_code"}
+    assert (error["schema"], error["exit_code"]) == ("stocktrade.error/1", 2)
+    assert CONTROLS.findall("".join(str(value) for value in error.values())) == []
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields"),
+    [
+        (("buy", "sbi", "100", "885"), {"stock_symbol": "sbi", "quantity": 100, "price_per_unit": 885.0}),
+        (("buy", "NSE:SBIN", "1,00,000", "₹885"), {"quantity": 100_000, "price_per_unit": 885.0}),
+        (("buy", "SBI", "1", "1,00,885.05"), {"price_per_unit": 100_885.05}),
+        (("buy", "SBI", "1", "884.95", "--as", "LIC", "--id", "x-1"), {"buyer": "LIC", "order_id": "x-1"}),
+        (("sell", "M&M", "5"), {"seller": "SELLER", "stock_symbol": "M&M"}),
+    ],
+)
+def test_what_is_right_is_accepted_as_typed(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], fields: dict[str, Any]
+) -> None:
+    """Prices with rupee signs and commas and symbols in any case are understood."""
+    assert cli.run([*arguments, "--dry-run"]) == 0
+    order = json.loads(capsys.readouterr().out)
+    assert order | fields == order
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "", "localhost", "localhost:", ":9092", "localhost:0", "localhost:99999", "localhost:x", "http://x:9092",
+        "localhost:9092,", ",", " localhost:9092", "user:secret@x:9092", "\x1b[2J:9092", "x\n:9092", "[red]:9092",
+        ",".join(f"h{n}:9092" for n in range(5_000)), "\udcff:9092",
+    ],
+    ids=ascii,
+)  # fmt: skip
+@pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "environment"])
+def test_wrong_servers_are_refused_by_name(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    servers: str,
+    by_flag: bool,
+) -> None:
+    """BI-63: the setting is named, made safe to show, and nothing is tried."""
+    arguments = ["buy", "SBI", "1", "885"]
+    if by_flag:
+        arguments.append(f"--bootstrap-server={servers}")
+    else:
+        monkeypatch.setitem(os.environ, settings.BOOTSTRAP_SERVERS, servers)
+    assert cli.run(arguments) == 2
+    name = "--bootstrap-server" if by_flag else settings.BOOTSTRAP_SERVERS
+    check_lines(capsys.readouterr().err, about=name)
+    assert not home.exists()
+
+
+# --- a home that is none ---------------------------------------------------------------------------------------
+
+COMMANDS: Final = (("buy", "SBI", "1", "885"), ("sell", "SBI", "1"), ("nse", "--once"))
+
+
+def log_file(home: Path) -> Path:
+    """A whole log with one order on it; its file."""
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+    assert cli.run(["buy", "SBI", "1", "885", "--id", "O-1"]) == 0
+    return home / "log.db"
+
+
+def zero_bytes(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def random_bytes(file: Path) -> None:
+    file.write_bytes(bytes(range(256)) * 64)
+
+
+def text(file: Path) -> None:
+    file.write_text("not a database, but a letter to my aunt\n" * 100)
+
+
+def cut_in_the_header(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:50])
+
+
+def cut_in_the_middle(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:8_192])
+
+
+def of_another_program(file: Path) -> None:
+    file.unlink()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE contacts (name TEXT)")
+        db.commit()
+
+
+def of_a_newer_version(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 99")
+        db.execute("PRAGMA journal_mode = DELETE")
+
+
+def of_an_unknown_version(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 0")
+        db.execute("PRAGMA journal_mode = DELETE")
+
+
+def other_tables(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("ALTER TABLE records ADD COLUMN mine TEXT")
+        db.execute("PRAGMA journal_mode = DELETE")
+
+
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+DAMAGES: Final = (
+    zero_bytes, random_bytes, text, cut_in_the_header, cut_in_the_middle, of_another_program, of_a_newer_version,
+    of_an_unknown_version, other_tables, a_folder,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_file_that_is_no_log_of_ours_is_left_as_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str], damage: Any, command: tuple[str, ...]
+) -> None:
+    """BI-68: it ends with 3 and names the file; not a byte of it changes, and no new one takes its place."""
+    file = log_file(home)
+    damage(file)
+    before = file.read_bytes() if file.is_file() else None
+    capsys.readouterr()
+    assert cli.run(list(command)) == 3
+    said = capsys.readouterr()
+    check_lines(said.err, about=str(file))
+    assert said.out == ""
+    assert (file.read_bytes() if file.is_file() else None) == before
+
+
+def test_a_file_of_a_newer_version_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two versions of the schema: the older stocktrade names both and says to upgrade."""
+    of_a_newer_version(log_file(home))
+    capsys.readouterr()
+    assert cli.run(["buy", "SBI", "1", "885"]) == 3
+    said = capsys.readouterr().err
+    check_lines(said, about="was made by a newer stocktrade")
+    assert "version 99" in said
+    assert "hint: upgrade stocktrade" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_home_that_is_a_file_is_left_as_it_is(
+    home: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """STOCKTRADE_HOME names a file: it ends with 3, says to name a folder, and the file stays."""
+    home.write_text("mine")
+    assert cli.run(list(command)) == 3
+    said = capsys.readouterr().err
+    check_lines(said, about=str(home))
+    assert "name a folder, not a file" in said
+    assert home.read_text() == "mine"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def as_a_user_without_rights(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a user who is not root: root may write everywhere."""
+    user: dict[str, Any] = {"user": 65_534, "group": 65_534, "extra_groups": []} if os.geteuid() == 0 else {}
+    environment = {settings.HOME: str(home), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "stocktrade", *arguments],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **user,
+    )
+
+
+def needs_a_reachable_interpreter() -> None:
+    if os.geteuid() == 0:
+        for parent in Path(sys.executable).parents:
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                pytest.skip(f"another user cannot enter {parent}")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("made", [False, True], ids=["new", "existing"])
+def test_a_folder_without_rights_ends_with_3(
+    open_folder: Path,
+    command: tuple[str, ...],
+    made: bool,
+) -> None:
+    """A read-only folder, and one that may not be made: it ends with 3 and names it, and nothing appears."""
+    needs_a_reachable_interpreter()
+    home = open_folder / "home"
+    if made:
+        home.mkdir()
+    (home if made else open_folder).chmod(0o555)
+    done = as_a_user_without_rights(home, *command)
+    assert done.returncode == 3
+    check_lines(done.stderr, about=str(home))
+    assert home.exists() == made
+    assert not made or list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_log_of_another_user_ends_with_3(open_folder: Path, command: tuple[str, ...]) -> None:
+    """A log that this user may read but not write ends with 3, and is as it was."""
+    if os.geteuid():
+        pytest.skip("only root can make a file of another user")
+    needs_a_reachable_interpreter()
+    home = open_folder / "home"
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+    home.chmod(0o755)
+    before = (home / "log.db").read_bytes()
+    done = as_a_user_without_rights(home, *command)
+    assert done.returncode == 3
+    check_lines(done.stderr, about=str(home))
+    assert (home / "log.db").read_bytes() == before
+
+
+# --- bugs, and readers that leave ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
+def test_a_bug_ends_with_70_and_one_safe_line(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    as_json: bool,
+) -> None:
+    """BI-59: an exception nobody expected is one line without markup or ESC, and no traceback."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("[/oops] \x1b[31m ..")
+
+    monkeypatch.setattr("stocktrade.roles.order_entry.send", broken)
+    flags = ["--json"] if as_json else []
+    assert cli.run(["buy", "SBI", "1", "885", *flags]) == 70
+    _, _, said = capsys.readouterr().err.partition("\n")  # behind the line that names the log
+    if as_json:
+        assert json.loads(said)["exit_code"] == 70
+        assert CONTROLS.findall(said) == []
+    else:
+        check_lines(said, about="a bug in stocktrade: ZeroDivisionError: [/oops] \\x1b[31m ..")
+
+
+def test_with_debug_a_bug_shows_where_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With STOCKTRADE_DEBUG the exception comes through."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("stocktrade.roles.order_entry.send", broken)
+    monkeypatch.setenv(cli.DEBUG, "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["buy", "SBI", "1", "885"])
+
+
+def test_a_reader_that_leaves_is_no_error(home: Path) -> None:
+    """`stocktrade nse --once | head -1`: the closed pipe ends it with 0 and without a word."""
+    assert cli.run(["buy", "SBI", "1", "885", "--quiet"]) == 0
+    ends = os.pipe()
+    os.close(ends[0])
+    with os.fdopen(ends[1], "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "stocktrade", "nse", "--once"],
+            env=os.environ | {settings.HOME: str(home)},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, f"log: sqlite:{home}\n")
+
+
+def test_an_argument_that_is_no_text_is_refused(home: Path) -> None:
+    """BI-58: bytes that are not UTF-8, as a shell may pass them, are shown as escapes, in a real process."""
+    done = subprocess.run(
+        [os.fsencode(sys.executable), b"-m", b"stocktrade", b"buy", b"\xff\xfe", b"1", b"885"],
+        env=os.environ | {settings.HOME: str(home), "LC_ALL": "C"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    check_lines(done.stderr.decode(), about="invalid symbol")
+    assert not home.exists()
