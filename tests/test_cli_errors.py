@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sqlite3
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -305,43 +304,50 @@ def open_folder() -> Iterator[Path]:
         yield folder
 
 
-def as_a_user_without_rights(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a user who is not root: root may write everywhere."""
-    user: dict[str, Any] = {"user": 65_534, "group": 65_534, "extra_groups": []} if os.geteuid() == 0 else {}
-    environment = {settings.HOME: str(home), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+# Another user may not be able to read the interpreter's own files, so the command is run once on a folder of its own:
+# by then everything is imported. Root may write everywhere, hence another user.
+WITHOUT_RIGHTS: Final = """
+import contextlib, io, os, sys
+from stocktrade.cli import run
+home, warm, *arguments = sys.argv[1:]
+os.environ["STOCKTRADE_HOME"] = warm
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    assert run(arguments) == 0
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+os.environ["STOCKTRADE_HOME"] = home
+sys.exit(run(arguments))
+"""
+
+
+def without_rights(home: Path, warm: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command on the log in `home` as a user who is not root, after it was run on `warm` as who we are."""
     return subprocess.run(
-        [sys.executable, "-m", "stocktrade", *arguments],
-        env=environment,
+        [sys.executable, "-c", WITHOUT_RIGHTS, str(home), str(warm), *arguments],
         cwd="/",
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        **user,
     )
-
-
-def needs_a_reachable_interpreter() -> None:
-    if os.geteuid() == 0:
-        for parent in Path(sys.executable).parents:
-            if not parent.stat().st_mode & stat.S_IXOTH:
-                pytest.skip(f"another user cannot enter {parent}")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize("made", [False, True], ids=["new", "existing"])
 def test_a_folder_without_rights_ends_with_3(
+    tmp_path: Path,
     open_folder: Path,
     command: tuple[str, ...],
     made: bool,
 ) -> None:
     """A read-only folder, and one that may not be made: it ends with 3 and names it, and nothing appears."""
-    needs_a_reachable_interpreter()
     home = open_folder / "home"
     if made:
         home.mkdir()
     (home if made else open_folder).chmod(0o555)
-    done = as_a_user_without_rights(home, *command)
+    done = without_rights(home, tmp_path / "warm", *command)
     assert done.returncode == 3
     check_lines(done.stderr, about=str(home))
     assert home.exists() == made
@@ -349,17 +355,16 @@ def test_a_folder_without_rights_ends_with_3(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_log_of_another_user_ends_with_3(open_folder: Path, command: tuple[str, ...]) -> None:
+def test_a_log_of_another_user_ends_with_3(tmp_path: Path, open_folder: Path, command: tuple[str, ...]) -> None:
     """A log that this user may read but not write ends with 3, and is as it was."""
     if os.geteuid():
         pytest.skip("only root can make a file of another user")
-    needs_a_reachable_interpreter()
     home = open_folder / "home"
     with connect(f"sqlite:{home}") as log:
         log.ensure_topics(topics.SPECS)
     home.chmod(0o755)
     before = (home / "log.db").read_bytes()
-    done = as_a_user_without_rights(home, *command)
+    done = without_rights(home, tmp_path / "warm", *command)
     assert done.returncode == 3
     check_lines(done.stderr, about=str(home))
     assert (home / "log.db").read_bytes() == before

@@ -40,7 +40,7 @@ Bootstrap = Annotated[
         "--bootstrap-server",
         "-b",
         metavar="HOST:PORT",
-        help="Kafka to trade on [env: STOCKTRADE_BOOTSTRAP_SERVERS]; without it, the embedded log.",
+        help="Kafka to trade on, also as STOCKTRADE_BOOTSTRAP_SERVERS; without it, the embedded log.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
@@ -334,11 +334,16 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
+        if not message:  # no arguments: the help has been shown instead
+            return ExitCode.USAGE
         _report(UsageError(message, hint=f"see `{_path(error)} --help`"), as_json=as_json)
         return ExitCode.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # The parser makes an exit of its own out of a broken pipe; any other is shell completion's.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # Whoever read stdout has enough; the interpreter must not complain while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK

@@ -79,7 +79,8 @@ class Home:
             assert process.poll() is None, self.said(process, "err")
             return [said for said in self.events(process) if said["event"] == event]
 
-        return until(found)[0]
+        said: dict[str, Any] = until(found)[0]
+        return said
 
 
 def until(found: Callable[[], list[Any]]) -> list[Any]:

@@ -5,7 +5,7 @@ symbol as its sender wrote it exist only at the edges.
 """
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final, Literal, NewType
 
 Paise = NewType("Paise", int)
@@ -72,14 +72,12 @@ def paise_from_rupees(rupees: Decimal | int) -> Paise:
         raise ValueError("not above zero")
     if value.adjusted() > 15:
         raise ValueError("too large")
-    # `normalize` would round to the context's 28 digits, so long fractions are refused by their length.
-    if len(value.as_tuple().digits) > 28:
+    # Decimal arithmetic rounds to 28 digits and lets tiny numbers become 0, so long fractions are refused first.
+    _, digits, exponent = value.as_tuple()
+    if len(digits) > 28 or int(exponent) < -28:
         raise ValueError("more than two decimals")
-    try:
-        paise = value * _HUNDRED
-        whole = int(paise)
-    except (InvalidOperation, OverflowError) as error:  # pragma: no cover - excluded by the checks above
-        raise ValueError("not a price") from error
+    paise = value * _HUNDRED
+    whole = int(paise)
     if whole != paise:
         raise ValueError("more than two decimals")
     if whole > MAX_PRICE:

@@ -208,9 +208,9 @@ def send(log: Log, order: BuyOrder | SellOffer, options: Options, *, console: Co
         running = True
         for progress in placed.follow(min(wait_s, NO_EXCHANGE_AFTER_S)):
             say.progress(placed, progress)
-        if placed.progress.event is None and wait_s:
+        if placed.progress.event is None:
             running = exchange_is_running(log, partition)
-            if not running:
+            if not running and wait_s:
                 say.waiting(placed, exchange_running=False)
         # Without an exchange only --wait is worth waiting for: somebody may be about to start one.
         if running or options.wait_s is not None:

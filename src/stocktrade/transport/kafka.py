@@ -20,10 +20,10 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from heapq import merge
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kafka import TopicPartition as Place
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -81,6 +81,28 @@ _CLIENT_ID: Final = re.compile(rf"{_MEMBER}\.(?P<host>[^/]*)\.(?P<pid>\d+)\.\d+"
 _numbers = itertools.count(1)
 
 
+class _Opened:
+    """What a log must close with itself."""
+
+    def __init__(self) -> None:
+        self.on_close: Callable[[_Opened], None] = _ignore
+        self._closed = False
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        raise NotImplementedError
+
+    def _first_close(self) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
+        self.on_close(self)
+        return True
+
+
+_OpenedT = TypeVar("_OpenedT", bound=_Opened)
+
+
 class KafkaLog(Log):
     """The log of a cluster.
 
@@ -125,7 +147,7 @@ class KafkaLog(Log):
         self._cured = cured
         self._producer: Any = None
         self._outputs: set[str] = set()
-        self._opened: list[KafkaReader | KafkaWriter | KafkaMember] = []
+        self._opened: list[_Opened] = []
         self._fenced: set[int] = set()
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
@@ -242,7 +264,7 @@ class KafkaLog(Log):
             self._fenced.add(shard)
             raise
 
-    def forget(self, opened: "KafkaReader | KafkaWriter | KafkaMember") -> None:
+    def forget(self, opened: _Opened) -> None:
         """Something that was opened is closed."""
         with suppress(ValueError):
             self._opened.remove(opened)
@@ -252,7 +274,7 @@ class KafkaLog(Log):
         """The shards that this log's writers lost to a newer claim, and that were not claimed again."""
         return self._fenced
 
-    def _keep(self, opened: Any) -> Any:
+    def _keep(self, opened: _OpenedT) -> _OpenedT:
         opened.on_close = self.forget
         self._opened.append(opened)
         return opened
@@ -312,22 +334,6 @@ class KafkaLog(Log):
         producer, self._producer = self._producer, None
         if producer is not None:
             discard_producer(producer)
-
-
-class _Opened:
-    """What a log must close with itself."""
-
-    def __init__(self) -> None:
-        self.on_close: Any = None
-        self._closed = False
-
-    def _first_close(self) -> bool:
-        if self._closed:
-            return False
-        self._closed = True
-        if self.on_close is not None:
-            self.on_close(self)
-        return True
 
 
 class KafkaReader(_Opened, Reader):
@@ -396,8 +402,7 @@ class KafkaReader(_Opened, Reader):
     def ends(self) -> dict[TopicPartition, int]:
         """See `Reader.ends`. What is committed but not visible yet is waited for, and counts."""
         connection = self._connection
-        held = connection.settle(self._positions, END_PATIENCE_S)
-        del held
+        connection.settle(self._positions, END_PATIENCE_S)
         self._ends = connection.stable_ends(self._positions, within_s=connection.timeouts.request_ms / 1000)
         return {(place.topic[len(self._prefix) :], place.partition): end for place, end in self._ends.items()}
 
@@ -499,6 +504,7 @@ class KafkaMember(_Opened, Member):
             max_poll_interval_ms=timeouts.max_poll_interval_ms,
             metadata_max_age_ms=_MEMBER_METADATA_MS,
         )
+        connection.prepare_looks()
         self._consumer.subscribe([prefix + topic for topic in self._topics])
         self._wait_for_metadata()
         self._generation = -1

@@ -202,7 +202,7 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no typ
 
     def __init__(self, **configs: Any) -> None:
         super().__init__(**{**configs, **_CONNECT})
-        connect = self._manager._build_transport
+        connect = self._manager._build_transport  # noqa: SLF001 - nothing public lies between
 
         async def connect_or_close(*args: Any, **options: Any) -> Any:
             try:
@@ -211,7 +211,7 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no typ
                 _close_sockets(error)
                 raise
 
-        self._manager._build_transport = connect_or_close
+        self._manager._build_transport = connect_or_close  # noqa: SLF001
 
     def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
         """Whether the node can be talked to, after waiting for it."""
@@ -357,14 +357,18 @@ class Connection:
                     raise self.translated(error, what) from error
             time.sleep(0.02)
 
+    def prepare_looks(self) -> None:
+        """Make the client of `stable_ends`, which takes long when the brokers are away."""
+        if self._looking is None:
+            self._looking = self.make_consumer(group_id=None)
+
     def stable_ends(self, partitions: Collection[TopicPartition], *, within_s: float) -> dict[TopicPartition, int]:
         """The last stable offset of each partition: what a reader of committed records can reach now.
 
         Raises:
             Unavailable: no answer within the time.
         """
-        if self._looking is None:
-            self._looking = self.make_consumer(group_id=None)
+        self.prepare_looks()
         # The library's method needs a list, and raises when it has not all answers in time.
         ends = self.ask(
             "the ends of the partitions are not known",
@@ -420,7 +424,7 @@ class Connection:
 
     def _probe_advertised(self) -> None:
         # What it learned when it connected: to ask anew would need the addresses that are in question.
-        brokers = self.admin._manager.cluster.brokers()
+        brokers = self.admin._manager.cluster.brokers()  # noqa: SLF001
         advertised = [(broker.host, broker.port) for broker in brokers]
         reasons = []
         for host, port in advertised:
