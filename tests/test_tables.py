@@ -276,7 +276,7 @@ def test_the_picture_fits_every_width(count: int, fast: int, width: int) -> None
         known.topics[topic]._seconds.append([T0 // 1000, fast])
     known.unreadable = count
     lines = tables.picture_lines(known, now_ms=T0, width=width)
-    assert len({line.cell_len for line in lines}) == 1
+    assert max(line.cell_len for line in lines) <= width
     assert lines[0].cell_len <= width
     for topic in (topics.BUY_ORDERS, topics.SELL_OFFERS, topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS):
         (line,) = [line.plain for line in lines if topic in line.plain]
@@ -377,7 +377,7 @@ def everything_with(text: str) -> Iterator[RenderableType]:
     yield tables.start_panel(log=text, partitions=2, shards=[ShardStart(0, 1, False, 0, 1, 0.0)], waiting={1: text})
     yield tables.trade_line(match, shard=0, time_ms=T0)
     yield tables.order_accepted(
-        side="SELL", participant=text, symbol=text, quantity=1, price=None, order_id=text, position=text
+        side="SELL", participant=text, symbol=text, quantity=1, price=None, position=text
     )
     yield tables.order_refused(reason=text, detail=text)
     yield tables.order_repeated(first_status=text, first_seq=1, first_reason=text)
@@ -467,7 +467,7 @@ def test_settlement_line() -> None:
 
 def test_the_life_of_an_order_in_lines() -> None:
     """Accepted, filled, settled; or refused, repeated, waiting: each says what a person needs next."""
-    order = {"participant": "HDFC", "symbol": "SBI", "quantity": 1_00_000, "order_id": "O-1"}
+    order = {"participant": "HDFC", "symbol": "SBI", "quantity": 1_00_000}
     texts = [
         tables.order_accepted(side="BUY", price=Paise(88_500), position="buy-orders@0:7", **order),  # type: ignore[arg-type]
         tables.order_accepted(side="SELL", price=None, position="sell-offers@0:7", **order),  # type: ignore[arg-type]
@@ -481,8 +481,8 @@ def test_the_life_of_an_order_in_lines() -> None:
         tables.order_waiting(symbol="SBI", leaves=40, exchange_running=False),
     ]
     assert [text.plain.rstrip() for text in texts] == [
-        "✓ accepted  buy 1,00,000 SBI at ₹885.00 as HDFC  order O-1  buy-orders@0:7",
-        "✓ accepted  sell 1,00,000 SBI at any price as HDFC  order O-1  sell-offers@0:7",
+        "✓ accepted  buy 1,00,000 SBI at ₹885.00 as HDFC  buy-orders@0:7",
+        "✓ accepted  sell 1,00,000 SBI at any price as HDFC  sell-offers@0:7",
         "✓ filled    60 SBI at ₹884.90, 40 left  T0-2-1",
         "✓ filled    40 SBI at ₹885.00  T0-3-1",
         "✓ settled   +100 SBI  -₹88,500.00  18 ms",

@@ -70,7 +70,7 @@ def nse(
     bootstrap_server: Bootstrap = None,
     as_json: Json = False,
 ) -> ExitCode:
-    """Be the exchange: match, clear and settle until Ctrl-C.
+    """Be the exchange: match, clear and settle until Ctrl-C, or what is there with --once.
 
     On a terminal a panel and a line for each trade; elsewhere, or with --json, a JSON object a line.
     """

@@ -175,7 +175,7 @@ def _step(mark: str, word: str, style: str, *parts: str | tuple[str, str]) -> Te
 
 
 def order_accepted(
-    *, side: Side, participant: str, symbol: str, quantity: int, price: Paise | None, order_id: str, position: str
+    *, side: Side, participant: str, symbol: str, quantity: int, price: Paise | None, position: str
 ) -> Text:
     """The log has an order: `✓ accepted  buy 100 SBI at ₹885.00 as HDFC  …`; `position` says where."""
     at = "at any price" if price is None else f"at {rupees_in_table(price)}"
@@ -185,7 +185,7 @@ def order_accepted(
         GOOD,
         (side.lower(), _side_style(side)),
         f" {group_indian(quantity)} {shown(symbol)} {at} as {shown(participant)}  ",
-        (f"order {shown(order_id)}  {shown(position)}", FAINT),
+        (shown(position), FAINT),
     )
 
 

@@ -80,7 +80,7 @@ def run(log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], st
         say()
         say(Text("   What HDFC reads on demat-transfers and cash-movements:"))
         for text in _advices_to(log, "HDFC"):
-            say(Text(f"   {text}"))
+            say(Text(f"   {text}"), soft_wrap=True)
         say()
         say(Text(f"2. Seeded traders: {plan.rate:g} orders/s for {plan.seconds:g} s, seed {plan.seed}", "bold"))
         _trade(log, node, reader, flow, plan, console=console, now_ms=now_ms, stop=stop)

@@ -259,7 +259,6 @@ class _Told(_Say):
                 symbol=order.stock_symbol,
                 quantity=order.quantity,
                 price=price,
-                order_id=order_id_of(order),
                 position=str(placed.progress.position),
             )
         )
