@@ -376,9 +376,7 @@ def everything_with(text: str) -> Iterator[RenderableType]:
     yield SumsTable([(text, text, 1)])
     yield tables.start_panel(log=text, partitions=2, shards=[ShardStart(0, 1, False, 0, 1, 0.0)], waiting={1: text})
     yield tables.trade_line(match, shard=0, time_ms=T0)
-    yield tables.order_accepted(
-        side="SELL", participant=text, symbol=text, quantity=1, price=None, position=text
-    )
+    yield tables.order_accepted(side="SELL", participant=text, symbol=text, quantity=1, price=None, position=text)
     yield tables.order_refused(reason=text, detail=text)
     yield tables.order_repeated(first_status=text, first_seq=1, first_reason=text)
     yield tables.order_filled(side="BUY", symbol=text, quantity=2, price=Paise(1), trade=text, leaves=1)
