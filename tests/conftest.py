@@ -2,9 +2,13 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
+
+# testcontainers reads this when it is imported. The image of its reaper cannot be pulled everywhere, and the
+# fixtures below stop what they start.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 from kafka_container import DEFAULT_IMAGE, IMAGE_VARIABLE, KafkaContainer
 
@@ -20,6 +24,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # kafka-python reads its message schemas by a function that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line("filterwarnings", "ignore:read_text is deprecated:DeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore:open_text is deprecated:DeprecationWarning")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count the tests that miss Kafka in one line of the summary, not in one for each place."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and HOW_TO_ENABLE in report.longrepr[2]:
+        report.longrepr = (__file__, 1, report.longrepr[2])
+    return report
 
 
 def _do_without(reason: str) -> None:
@@ -64,7 +77,7 @@ def kafka_servers() -> Iterator[str]:
 def new_broker() -> Iterator[Callable[..., KafkaContainer]]:
     """Starts brokers of a test's own, to be stopped, killed or frozen."""
     if not _image_is_usable():
-        _do_without(f"this test stops its broker, and needs Docker and {IMAGE_VARIABLE}")
+        _do_without(HOW_TO_ENABLE)
     started: list[KafkaContainer] = []
 
     def start(**env: str) -> KafkaContainer:
