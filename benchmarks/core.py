@@ -33,7 +33,7 @@ import pyorderbook  # type: ignore[import-untyped]
 from stocktrade import __version__
 from stocktrade.core.book import Order, OrderBook
 from stocktrade.core.exchange import Exchange
-from stocktrade.domain.facts import Instruction, Match
+from stocktrade.domain.facts import Instruction, Match, fact
 from stocktrade.domain.values import Paise, Side
 from stocktrade.shard.node import tune_garbage_collection
 
@@ -84,7 +84,8 @@ def ours_from_fields(inputs: list[Fields]) -> None:
     """Instructions made and applied."""
     apply = Exchange().apply
     for side, order_id, participant, quantity, paise, _, fingerprint in inputs:
-        apply(Instruction(side, order_id, participant, "SBIN", "SBI", quantity, paise, fingerprint))
+        fields = (side, order_id, participant, "SBIN", "SBI", quantity, paise, fingerprint, None, "")
+        apply(fact(Instruction, fields))  # as the codec makes it
 
 
 def theirs_from_fields(inputs: list[Fields]) -> None:

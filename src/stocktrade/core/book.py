@@ -131,7 +131,8 @@ class Ladder:
             if rank < worst:
                 break
             level = self.levels[rank]
-            wanted = level.take(wanted, Paise(rank * self.sign), fills)
+            price: Paise = rank * self.sign  # type: ignore[assignment]  # a call of Paise() costs as much as a fill
+            wanted = level.take(wanted, price, fills)
             if not level.orders:
                 ranks.pop()
                 del self.levels[rank]

@@ -4,15 +4,9 @@ Owns novation: the clearing house becomes buyer to the seller and seller to the 
 from one it gives to the other in the same trade, shares against money, so it is flat after each.
 """
 
-from typing import Final
-
 from stocktrade.core.ledger import CASH, Posting
-from stocktrade.domain.facts import Leg, Match
+from stocktrade.domain.facts import Leg, Match, fact
 from stocktrade.domain.values import CLEARING_HOUSE
-
-fact: Final = tuple.__new__
-"""`fact(Leg, (...))` is `Leg(...)` in little more than half the time; five facts follow from each trade."""
-
 
 Obligations = tuple[Posting, Posting, Posting, Posting]
 Advices = tuple[Leg, Leg, Leg, Leg]

@@ -16,10 +16,10 @@ from sys import intern
 from typing import Any, Final, NamedTuple
 
 from stocktrade.core.book import Depth, Order, OrderBook
-from stocktrade.core.clearing import fact, novate
+from stocktrade.core.clearing import novate
 from stocktrade.core.ledger import Ledger
 from stocktrade.core.rules import RULES, Rules
-from stocktrade.domain.facts import Fact, Instruction, Match, Outcome, Reason, Status
+from stocktrade.domain.facts import Fact, Instruction, Match, Outcome, Reason, Status, fact
 from stocktrade.domain.values import Side, group_indian, rupees_in_text
 
 CAPTURE_FORMAT: Final = 1
@@ -66,6 +66,8 @@ class Exchange:
 
     def __init__(self, rules: Rules = RULES) -> None:
         self.rules = rules
+        self._tick_for = rules.tick_for  # bound once, as what is asked for every input
+        self._may_rest = rules.max_open_orders
         self.seq = 0
         self.ledger = Ledger()
         self._books: dict[str, OrderBook] = {}
@@ -98,9 +100,9 @@ class Exchange:
         elif (first := member.ids.get(order_id)) is not None:
             return [self._repeated(instruction, first)]
         if reason is None:
-            if price is not None and price % (tick := self.rules.tick_for(price)):
+            if price is not None and price % (tick := self._tick_for(price)):
                 reason, detail = Reason.PRICE_OFF_TICK, f"tick is {rupees_in_text(tick)}"
-            elif member.resting >= self.rules.max_open_orders:
+            elif member.resting >= self._may_rest:
                 reason = Reason.TOO_MANY_OPEN_ORDERS
                 detail = f"at most {group_indian(self.rules.max_open_orders)} orders of a participant may rest"
         if reason is not None:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from stocktrade.domain.facts import Fact, Instruction, Leg, Match, Outcome, Reason
+from stocktrade.domain.facts import Fact, Instruction, Leg, Match, Outcome, Reason, fact
 from stocktrade.domain.messages import BuyOrder, SellOffer, WireModel
 from stocktrade.domain.values import (
     CLEARING_HOUSE,
@@ -178,7 +178,10 @@ def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
     price = None if order.price_per_unit is None else paise_from_rupees(order.price_per_unit)
     quantity = order.quantity
     fingerprint = zlib.crc32(f"{side}|{symbol}|{quantity}|{price}".encode())
-    return Instruction(side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint)
+    return fact(
+        Instruction,
+        (side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint, None, ""),
+    )
 
 
 _Model = TypeVar("_Model", bound=WireModel)
@@ -276,13 +279,13 @@ def _encode_leg(fact: Leg, shard: int) -> str:
 def encode_facts(facts: Iterable[Fact], shard: int, source: str, time_ms: int) -> list[NewRecord]:
     """The output records of one input: `source` is its position, `time_ms` its time on the log."""
     records = []
-    for fact in facts:
-        if isinstance(fact, Leg):
-            topic = topics.DEMAT_TRANSFERS if fact.kind == "SECURITIES" else topics.CASH_MOVEMENTS
-            key, text = fact.participant, _encode_leg(fact, shard)
-        elif isinstance(fact, Match):
-            topic, key, text = topics.TRADES, fact.symbol, _encode_match(fact, shard)
+    for said in facts:
+        if isinstance(said, Leg):
+            topic = topics.DEMAT_TRANSFERS if said.kind == "SECURITIES" else topics.CASH_MOVEMENTS
+            key, text = said.participant, _encode_leg(said, shard)
+        elif isinstance(said, Match):
+            topic, key, text = topics.TRADES, said.symbol, _encode_match(said, shard)
         else:
-            topic, key, text = topics.ORDER_EVENTS, fact.participant, _encode_outcome(fact, shard, source)
+            topic, key, text = topics.ORDER_EVENTS, said.participant, _encode_outcome(said, shard, source)
         records.append(NewRecord(topic, key.encode(), text.encode(), shard, time_ms))
     return records
