@@ -93,11 +93,12 @@ def run(log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], st
         ]
         trades = flow.topics[topics.TRADES].count
         verdict = "the sums are zero and the clearing house is flat" if not broken else "THE SUMS ARE NOT ZERO"
-        say(Text(f"{trades} trades, {legs} legs: {verdict}", "bold red" if broken or legs != 4 * trades else "bold"))
+        wrong = bool(broken) or legs != 4 * trades
+        say(Text(f"{trades} trades, {legs} legs: {verdict}", "bold red" if wrong else "bold"))
     finally:
         reader.close()
         node.close()
-    if broken or legs != 4 * trades:
+    if wrong:
         return ExitCode.NO
     say()
     say(Text("Try it yourself, each in a terminal of its own:", "bold"))

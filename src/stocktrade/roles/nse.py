@@ -76,7 +76,6 @@ class _Panel:
         self._console = console
         self._log = log
         self._begun = False
-        self._waiting: dict[int, str] = {}
         self._trades = 0
 
     def show(self, step: Step) -> None:

@@ -71,6 +71,7 @@ class Node:
             if record.partition in inputs:
                 inputs[record.partition].append(record)
         taken: list[Taken] = []
+        self._busy = False
         for shard, records in inputs.items():
             taken += self._trade(self.owners[shard], records, poll.horizons.get(shard, 0))
         started = [self._own(shard) for shard in sorted(poll.assigned - self.owners.keys())]
@@ -94,7 +95,7 @@ class Node:
         owner.confirm()
         if owner.snapshot_due():
             owner.begin_snapshot()
-        self._busy = owner.continue_snapshot()
+        self._busy |= owner.continue_snapshot()
         return taken
 
     def backlog_ends(self) -> dict[TopicPartition, int]:
