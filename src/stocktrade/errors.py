@@ -50,6 +50,10 @@ class Unknown(Unavailable):
     """
 
 
+class Hanging(Unavailable):
+    """A transaction stays open on what a shard writes, so that its readers stand still: no shard is traded on that."""
+
+
 class Occupied(Unavailable):
     """Another live process owns the shard; `pid` is its process id where that is known."""
 

@@ -514,6 +514,22 @@ class LogContract:
             member.note_progress(0, {topic: places[4].offset + 1})
             member.close()
 
+    def test_a_lost_shard_brings_nothing_until_it_is_started_again(self, open_log: OpenLog) -> None:
+        """Who was told of a newer owner stops delivering; how it is assigned anew is the log's own matter."""
+        with open_log() as log:
+            topic = make_topic(log)
+            count = log.partitions()
+            member = log.member(topic, [topic])
+            for shard in assignment(member, count, self.patience_s):
+                member.start(shard, {})
+            member.lose(0)
+            log.append([NewRecord(topic, None, b"%d" % p, p) for p in range(count)])
+            polls = poll_until(member, lambda polls: has_records(polls, count - 1), self.patience_s)
+            polls.append(member.poll(0.2))
+            kept = sorted(record.value or b"" for poll in polls for record in poll.records)
+            assert kept == [b"%d" % p for p in range(1, count)]
+            member.close()
+
     @pytest.mark.parametrize("max_records", [1, 3, 1000])
     def test_a_horizon_is_true(self, open_log: OpenLog, max_records: int) -> None:
         """However small the polls: what arrived before a horizon has come, and in the end everything has."""

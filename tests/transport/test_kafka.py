@@ -169,7 +169,9 @@ def test_a_lost_shard_is_not_taken_back_in_the_same_generation(log: KafkaLog, ka
     with KafkaLog(kafka_servers, prefix=log._prefix) as other, owning(other, 1):
         with pytest.raises(Fenced):
             writer.commit([NewRecord(topics.TRADES, None, b"", 1)])
-        assert member.poll(0).assigned == {0, 2, 3}
+        member.lose(1)
+        poll = member.poll(0)
+        assert (set(poll.assigned), set(poll.lost)) == ({0, 2, 3}, {1})
         second = other.member("group", topics.INPUTS)
         deadline = time.monotonic() + 20
         mine: frozenset[int] = frozenset()
@@ -178,7 +180,40 @@ def test_a_lost_shard_is_not_taken_back_in_the_same_generation(log: KafkaLog, ka
             second.poll(0.05)
         second.close()
     assert assignment(member, 4, 20) == {0, 1, 2, 3}
+    assert member.poll(0).lost == frozenset()
     member.close()
+
+
+def test_a_participants_open_transaction_shows_as_holding_back(log: KafkaLog, kafka_servers: str) -> None:
+    """Readers and members of an input say which partition waits, and no more once the transaction is over."""
+    log.ensure_topics(topics.SPECS)
+    reader = log.reader({(topics.BUY_ORDERS, p): 0 for p in range(4)})
+    member = log.member("group", topics.INPUTS)
+    for shard in assignment(member, 4, 20):
+        member.start(shard, {})
+    participant = kafka.KafkaProducer(bootstrap_servers=kafka_servers, transactional_id=unique())
+    try:
+        participant.init_transactions()
+        participant.begin_transaction()
+        participant.send(log._prefix + topics.BUY_ORDERS, b"mine", partition=2).get(10)
+        log.append([NewRecord(topics.BUY_ORDERS, None, b"another's", 2), NewRecord(topics.BUY_ORDERS, None, b"", 1)])
+        held: dict[str, Any] = {}
+        deadline = time.monotonic() + 20
+        while not (held.get("reader") and held.get("member")) and time.monotonic() < deadline:
+            reader.poll(0.05)
+            held = {"reader": reader.held_back(), "member": member.poll(0.05).held_back}
+        assert {who: set(places) for who, places in held.items()} == {
+            "reader": {(topics.BUY_ORDERS, 2)},
+            "member": {(topics.BUY_ORDERS, 2)},
+        }
+        participant.commit_transaction()
+        while any(held.values()) and time.monotonic() < deadline:
+            reader.poll(0.05)
+            held = {"reader": reader.held_back(), "member": member.poll(0.05).held_back}
+        assert held == {"reader": {}, "member": {}}
+    finally:
+        participant.close(timeout=5)
+        member.close()
 
 
 # Topics
@@ -392,8 +427,9 @@ def now_ms() -> int:
 class Running:
     """An exchange in a thread of its own, as another process would be."""
 
-    def __init__(self, log: Log, name: str) -> None:
-        self._node = Node(log, name=name, now_ms=now_ms)
+    def __init__(self, log: Log, name: str, **options: Any) -> None:
+        self._node = Node(log, name=name, now_ms=now_ms, **options)
+        self.lost: list[tuple[int, StocktradeError | None]] = []
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run)
@@ -402,7 +438,7 @@ class Running:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._node.step(0.1)
+                self.lost += self._node.step(0.1).lost.items()
         except Exception as error:  # noqa: BLE001 - raised again where somebody looks
             self._error = error
 
@@ -411,6 +447,11 @@ class Running:
         if self._error is not None:
             raise self._error
         return sorted(self._node.owners)
+
+    def failure(self, patience_s: float) -> Exception | None:
+        """What ended it, within so many seconds."""
+        self._thread.join(patience_s)
+        return self._error
 
     def end(self, *, cleanly: bool = True) -> None:
         self._stop.set()
@@ -509,6 +550,64 @@ def test_shards_move_between_exchanges_without_loss_or_duplicates(log: KafkaLog,
         per_shard[outcome["shard"]].append(outcome["seq"])
     for seqs in per_shard.values():
         assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_an_exchange_that_is_fenced_on_one_shard_trades_on_with_the_others(log: KafkaLog, kafka_servers: str) -> None:
+    """It gives up that shard alone, and has it again when the group assigns it anew."""
+    node = Running(log, "one")
+    own_all([node])
+    with KafkaLog(kafka_servers, prefix=log._prefix) as other, owning(other, 2) as writer:
+        for partition in range(4):
+            other.append([NewRecord(topics.BUY_ORDERS, None, b"no order", partition)])
+        assert len(wait_for(other, topics.DEAD_LETTERS, 3)) == 3
+        writer.commit([NewRecord(topics.ORDER_EVENTS, None, b"", 2)])
+        assert [(shard, type(why)) for shard, why in node.lost] == [(2, Fenced)]
+        assert node.shards == [0, 1, 3]
+        second = Running(other, "two")
+        own_all([node, second])
+        second.end()
+        own_all([node])
+    assert len(wait_for(log, topics.DEAD_LETTERS, 4)) == 4
+    node.end()
+
+
+def wait_for(log: Log, topic: str, count: int, patience_s: float = 20) -> list[Record]:
+    """The records of a topic, once there are so many."""
+    deadline = time.monotonic() + patience_s
+    while len(found := everything(log, topic)) < count:
+        assert time.monotonic() < deadline, found
+    return found
+
+
+def test_an_exchange_outside_of_the_group_makes_the_other_one_stop(
+    log: KafkaLog, kafka_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doubled by a wrong --group, one of the two ends with Fenced; it does not take the shards back for ever."""
+    monkeypatch.setattr("stocktrade.shard.node.LOST_PATIENCE_S", 1.0)
+    node = Running(log, "one")
+    own_all([node])
+    with KafkaLog(kafka_servers, prefix=log._prefix) as other:
+        second = Running(other, "two", group="another")
+        own_all([second])
+        assert isinstance(node.failure(20), Fenced)
+        second.end()
+    node.end(cleanly=False)
+
+
+@pytest.mark.slow
+def test_an_exchange_outlasts_its_broker(new_broker: NewBroker) -> None:
+    """Killed in the middle of its work, it goes on by itself when the broker is back, and takes each order once."""
+    broker = new_broker()
+    with KafkaLog(broker.bootstrap_servers, settings=QUICK) as log, KafkaLog(broker.bootstrap_servers) as client:
+        node = Running(log, "one", outlasts_outages=True)
+        own_all([node])
+        client.append([NewRecord(topics.BUY_ORDERS, b"SBIN", SEED_BUY), NewRecord(topics.SELL_OFFERS, b"", SEED_SELL)])
+        broker.kill_broker()
+        broker.start_broker()
+        assert len(wait_for(client, topics.TRADES, 1, 30)) == 1
+        own_all([node])
+        node.end()
+        assert [len(everything(client, topic)) for topic in topics.OUTPUTS] == [2, 1, 2, 2]
 
 
 def test_the_lag_shows_in_the_group(log: KafkaLog, admin: Any) -> None:

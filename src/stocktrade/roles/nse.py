@@ -17,7 +17,7 @@ from stocktrade.errors import ExitCode, Occupied
 from stocktrade.shard.node import Node, Step
 from stocktrade.shard.owner import Owner, Taken
 from stocktrade.tables import ShardStart, many, shard_line, start_panel, trade_line
-from stocktrade.transport.base import Log
+from stocktrade.transport.base import Log, TopicPartition
 from stocktrade.transport.codec import trade_id
 
 POLL_S: Final = 0.25
@@ -39,10 +39,18 @@ def run(
 
     Raises:
         Occupied: `once`, and another process owns a shard.
+        Fenced: another exchange, of another group, trades the same shards.
         StocktradeError: a shard could not be recovered or committed.
     """
     screen = _Panel(console, log) if console.is_terminal else _Lines(out, log)
-    node = Node(log, name=f"pid {os.getpid()}", now_ms=now_ms, group=group)
+    node = Node(
+        log,
+        name=f"pid {os.getpid()}",
+        now_ms=now_ms,
+        group=group,
+        # Somebody waits for `once` to end; otherwise an exchange outlives its brokers.
+        outlasts_outages=log.remote and not once,
+    )
     try:
         ends = node.backlog_ends() if once else {}
         while not stop():
@@ -77,6 +85,8 @@ class _Panel:
         self._log = log
         self._begun = False
         self._trades = 0
+        self._held = _Held()
+        self._trouble = ""
 
     def show(self, step: Step) -> None:
         starts = [_start_of(owner) for owner in step.started]
@@ -93,8 +103,18 @@ class _Panel:
         elif starts:
             for start in starts:
                 self._console.print(f"took over shard {start.shard}:", shard_line(start))
-        for shard in step.lost:
-            self._console.print(f"gave up shard {shard}")
+        for shard, why in step.lost.items():
+            self._console.print(Text(f"gave up shard {shard}" + (f": {why.what}" if why else "")))
+        trouble = "" if step.trouble is None else f"{step.trouble.what}; trying again"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._console.print(Text(trouble or "all shards are back", style="" if trouble else "dim"))
+        begun, ended = self._held.changes(step)
+        for (topic, shard), waited in begun:
+            wait = f"{topic}@{shard} waits since {waited:.0f} s: somebody has a transaction open there"
+            self._console.print(Text(wait))
+        for (topic, shard), waited in ended:
+            self._console.print(Text(f"{topic}@{shard} goes on after {waited:.0f} s"))
         self._trades += sum(isinstance(fact, Match) for taken in step.taken for fact in taken.facts)
         shown = 0
         for taken in step.taken:
@@ -107,6 +127,20 @@ class _Panel:
 
     def stopped(self) -> None:
         self._console.print(f"stopped cleanly after {many(self._trades, 'trade')}")
+
+
+class _Held:
+    """The partitions that are held back, each told of once when it begins and once when it ends."""
+
+    def __init__(self) -> None:
+        self._since: dict[TopicPartition, float] = {}
+
+    def changes(self, step: Step) -> tuple[list[tuple[TopicPartition, float]], list[tuple[TopicPartition, float]]]:
+        """The partitions that wait now and did not before, and those that go on, each with the seconds of waiting."""
+        before, self._since = self._since, dict(step.held_back)
+        begun = sorted((at, waited) for at, waited in self._since.items() if at not in before)
+        ended = sorted((at, waited) for at, waited in before.items() if at not in self._since)
+        return begun, ended
 
 
 def _lines_of(taken: Taken) -> list[Text]:
@@ -129,6 +163,8 @@ class _Lines:
         self._out = out
         self._url = log.url
         self._waiting: dict[int, str] = {}
+        self._held = _Held()
+        self._trouble = ""
 
     def _say(self, event: str, **fields: Any) -> None:
         line = {"schema": "stocktrade.nse/1", "event": event, **fields}
@@ -137,8 +173,17 @@ class _Lines:
     def show(self, step: Step) -> None:
         for owner in step.started:
             self._say("owns", log=self._url, pid=os.getpid(), **_start_of(owner)._asdict())
-        for shard in step.lost:
-            self._say("gave-up", shard=shard)
+        for shard, why in step.lost.items():
+            self._say("gave-up", shard=shard, reason=None if why is None else why.what)
+        trouble = "" if step.trouble is None else step.trouble.what
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._say("waits-for-the-log", error=trouble) if step.trouble else self._say("log-is-back")
+        begun, ended = self._held.changes(step)
+        for (topic, shard), waited in begun:
+            self._say("held-back", topic=topic, partition=shard, seconds=round(waited, 1))
+        for (topic, shard), waited in ended:
+            self._say("goes-on", topic=topic, partition=shard, seconds=round(waited, 1))
         for shard, owner_name in step.waiting_for.items():
             if self._waiting.get(shard) != owner_name:
                 self._say("stands-by", shard=shard, owner=owner_name)

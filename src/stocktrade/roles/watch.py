@@ -337,6 +337,7 @@ class _Tail:
         self._live_from = window.live_from
         self._reader: Reader | None = log.reader(self._positions)
         self._down = False
+        self._held: frozenset[TopicPartition] = frozenset()
 
     def poll(self, patience_s: float) -> list["_Seen"]:
         """What has come, which may be nothing, within `patience_s` seconds; a log that is down takes longer."""
@@ -349,6 +350,7 @@ class _Tail:
             if self._stops is None and until_ms is not None and self._now_ms() >= until_ms:
                 self._stops = self._reader.ends()
             records = self._reader.poll(0.0 if self._stops is not None else patience_s)
+            self._tell_held_back(self._reader.held_back())
         except Unavailable as error:
             self.close()
             if not self._down:
@@ -365,6 +367,18 @@ class _Tail:
             for record in records
             if self._window.holds(record)
         ]
+
+    def _tell_held_back(self, held: Mapping[TopicPartition, float]) -> None:
+        news = []
+        for topic, shard in sorted(self._held ^ held.keys()):
+            waited = held.get((topic, shard))
+            if waited is None:
+                news.append(f"{topic}@{shard} goes on")
+            else:
+                news.append(f"{topic}@{shard} waits since {waited:.0f} s: somebody has a transaction open there")
+        if news:
+            self.news = "; ".join(news)
+        self._held = frozenset(held)
 
     def over(self) -> bool:
         """Whether the window has been read to its end."""

@@ -5,29 +5,53 @@ somebody else is; what to own comes from the group, that there is one owner from
 """
 
 import gc
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from stocktrade.core.rules import RULES, Rules
+from stocktrade.errors import Fenced, Hanging, StocktradeError, Unavailable
 from stocktrade.shard.owner import Owner, Taken
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Record, TopicPartition
 
 DEFAULT_GROUP: Final = "stocktrade-nse"
 
+RETRY_S: Final = 0.5
+"""How long after a failure a shard is claimed again."""
+
+LOST_PATIENCE_S: Final = 30.0
+"""How long a shard that was lost to another owner may stay without a new assignment. The group makes one within
+its session timeout when members come and go; without one, somebody trades outside of the group."""
+
+HANGING_PATIENCE_S: Final = 60.0
+"""How long an open transaction is waited for. The brokers end one of ours 15 s after it began and at their next
+look, 10 s later at most: what stays longer hangs."""
+
 
 class Step(NamedTuple):
-    """What happened in one step: the inputs committed, the owners that began, and who owns the other shards."""
+    """What happened in one step.
+
+    `taken` are the inputs committed, `started` the owners that began. `lost` are the shards that this process gave
+    up and why; None: they are assigned to another. `waiting_for` says who owns the shards that are others'.
+    `trouble` is why a shard that is assigned here cannot be traded now; it is tried again. `held_back` is the poll's.
+    """
 
     taken: list[Taken]
     started: list[Owner]
-    lost: list[int]
+    lost: dict[int, StocktradeError | None]
     waiting_for: dict[int, str]
+    trouble: StocktradeError | None = None
+    held_back: Mapping[TopicPartition, float] = MappingProxyType({})
 
 
 class Node:
     """The shards of one process; drive it with `step` until it is to stop, then `close` it.
+
+    A shard whose owner failed is given up alone, and claimed and recovered anew: when the log is back, or, after a
+    newer owner was met, when the group assigns it again.
 
     Args:
         log: the log; its topics are made when they are missing.
@@ -35,6 +59,7 @@ class Node:
         now_ms: the wall clock, for the owner entries.
         group: the group that shares out the shards.
         rules: the exchange's rules.
+        outlasts_outages: wait for a log that went away; False raises instead.
     """
 
     def __init__(
@@ -45,27 +70,40 @@ class Node:
         now_ms: Callable[[], int],
         group: str = DEFAULT_GROUP,
         rules: Rules = RULES,
+        outlasts_outages: bool = False,
     ) -> None:
         log.ensure_topics(topics.SPECS)
         self._log = log
         self._name = name
         self._now_ms = now_ms
         self._rules = rules
+        self._outlasts_outages = outlasts_outages
         self._member = log.member(group, topics.INPUTS)
         self._busy = False  # a snapshot is being written: do not wait for inputs in between
+        self._trouble: StocktradeError | None = None
+        self._retry_at = 0.0
+        self._hanging_since: float | None = None
+        self._fenced: dict[int, tuple[float, Fenced]] = {}
         self.owners: dict[int, Owner] = {}
 
     def step(self, timeout_s: float) -> Step:
         """Poll once, match and commit what is ready; waits at most `timeout_s` seconds when there is nothing.
 
         Raises:
-            StocktradeError: a shard cannot be owned or its commit failed; close the node.
+            Fenced: another owner trades a shard that the group assigns to this process.
+            Unavailable: the log is away, and this node does not outlast it; or (`Hanging`) no shard can be traded.
+            StocktradeError: a shard cannot be owned. Close the node.
         """
-        poll = self._member.poll(0.0 if self._busy else timeout_s)
-        lost = [shard for shard in self.owners if shard not in poll.assigned]
-        for shard in lost:
-            self._member.stop(shard)
-            self.owners.pop(shard).abandon()
+        try:
+            poll = self._member.poll(0.0 if self._busy else timeout_s)
+        except Unavailable as error:
+            self._tolerate(error)
+            time.sleep(min(timeout_s, RETRY_S))  # or a poll that fails at once would be asked again at once
+            return Step([], [], {}, {}, error)
+        lost: dict[int, StocktradeError | None] = {}
+        for shard in self.owners.keys() - poll.assigned:
+            lost[shard] = None
+            self._give_up(shard)
         inputs: dict[int, list[Record]] = {shard: [] for shard in self.owners}
         for record in poll.records:
             if record.partition in inputs:
@@ -73,9 +111,60 @@ class Node:
         taken: list[Taken] = []
         self._busy = False
         for shard, records in inputs.items():
-            taken += self._trade(self.owners[shard], records, poll.horizons.get(shard, 0))
-        started = [self._own(shard) for shard in sorted(poll.assigned - self.owners.keys())]
-        return Step(taken, started, lost, poll.waiting_for)
+            try:
+                self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)
+            except (Fenced, Unavailable) as error:
+                self._failed(shard, error)
+                lost[shard] = error
+        started = self._start(poll.assigned - self.owners.keys() - lost.keys())
+        self._check_lost(poll.lost | lost.keys())
+        return Step(taken, started, lost, poll.waiting_for, self._trouble, poll.held_back)
+
+    def _give_up(self, shard: int) -> None:
+        self._member.stop(shard)
+        self.owners.pop(shard).abandon()
+
+    def _failed(self, shard: int, error: Fenced | Unavailable) -> None:
+        """An owner's memory may be ahead of the log: whatever failed, the shard is recovered from the log."""
+        if isinstance(error, Unavailable):
+            self._tolerate(error)
+        if shard in self.owners:
+            self._give_up(shard)
+        if isinstance(error, Fenced):
+            self._member.lose(shard)
+            self._fenced[shard] = (time.monotonic(), error)
+
+    def _tolerate(self, error: Unavailable) -> None:
+        if not self._outlasts_outages:
+            raise error
+        now = time.monotonic()
+        if not isinstance(error, Hanging):
+            self._hanging_since = None
+        elif self._hanging_since is None:
+            self._hanging_since = now
+        elif now - self._hanging_since >= HANGING_PATIENCE_S:
+            raise error
+        self._trouble = error
+        self._retry_at = now + RETRY_S
+
+    def _start(self, shards: frozenset[int] | set[int]) -> list[Owner]:
+        started: list[Owner] = []
+        for shard in sorted(shards):
+            if time.monotonic() < self._retry_at:
+                return started  # one failure is enough: each would take its time
+            try:
+                started.append(self._own(shard))
+            except (Fenced, Unavailable) as error:
+                self._failed(shard, error)
+        if time.monotonic() >= self._retry_at:
+            self._trouble = self._hanging_since = None
+        return started
+
+    def _check_lost(self, lost: frozenset[int]) -> None:
+        self._fenced = {shard: at for shard, at in self._fenced.items() if shard in lost}
+        for since, error in self._fenced.values():
+            if time.monotonic() - since >= LOST_PATIENCE_S:
+                raise error
 
     def _own(self, shard: int) -> Owner:
         owner = Owner(self._log, shard, name=self._name, now_ms=self._now_ms, rules=self._rules)
@@ -84,19 +173,18 @@ class Node:
         tune_garbage_collection()
         return owner
 
-    def _trade(self, owner: Owner, records: list[Record], horizon: int) -> list[Taken]:
+    def _trade(self, owner: Owner, records: list[Record], horizon: int, taken: list[Taken]) -> None:
         if not owner.offer(records):
             self._member.start(owner.shard, owner.positions)
-        taken: list[Taken] = []
+        before = len(taken)
         while batch := owner.commit_ready(horizon):
             taken += batch
-        if taken:
+        if len(taken) > before:
             self._member.note_progress(owner.shard, owner.committed)
         owner.confirm()
         if owner.snapshot_due():
             owner.begin_snapshot()
         self._busy |= owner.continue_snapshot()
-        return taken
 
     def backlog_ends(self) -> dict[TopicPartition, int]:
         """Where the inputs of every shard end now."""

@@ -15,7 +15,7 @@ happened). `Fenced`: a newer owner has the shard, stop owning it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
 TopicPartition = tuple[str, int]
@@ -103,6 +103,14 @@ class Reader(ABC):
     def ends(self) -> dict[TopicPartition, int]:
         """For each partition the offset after its last committed record, now."""
 
+    def held_back(self) -> dict[TopicPartition, float]:
+        """The partitions on which an open transaction hides what was written after it, and for how many seconds now.
+
+        Records are not lost by it: they come when the transaction is ended, by its owner or by its timeout. A log
+        without open transactions has none.
+        """
+        return {}
+
     def caught_up(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything before `ends` has been polled."""
         return all(self.position(*partition) >= end for partition, end in ends.items())
@@ -123,7 +131,7 @@ class Writer(ABC):
 
     @abstractmethod
     def commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> list[Position]:
-        """Append all the records, or none; durable and visible when it returns.
+        """Append all the records, or none; durable when it returns, and visible to whoever asks for `Reader.ends`.
 
         `anchor` replaces the shard's anchor (see `anchor`) after the records are durable and before this
         returns; a crash in between leaves the older one.
@@ -151,13 +159,16 @@ class Poll(NamedTuple):
     `records` are of started shards only. For each of these, every record that arrived before `horizons[shard]`
     has now been delivered: what arrived later may still be preceded by something. `assigned` are the shards that
     this member should own now; `waiting_for` says of the others who owns them, as far as that is known (a process
-    id or a member's name).
+    id or a member's name). `lost` are the shards of which `Member.lose` was said and that were not assigned anew since.
+    `held_back` is as of `Reader.held_back`, for the inputs of started shards.
     """
 
     records: list[Record]
     horizons: dict[int, int]
     assigned: frozenset[int]
     waiting_for: dict[int, str]
+    lost: frozenset[int] = frozenset()
+    held_back: Mapping[TopicPartition, float] = MappingProxyType({})
 
 
 class Member(ABC):
@@ -182,6 +193,13 @@ class Member(ABC):
         """Deliver no more records of a shard; those not yet polled are forgotten."""
 
     @abstractmethod
+    def lose(self, shard: int) -> None:
+        """Stop a shard of which a newer owner was met, and have it assigned no more until it is assigned anew.
+
+        Two members that both believe to own a shard would otherwise take it from each other for ever.
+        """
+
+    @abstractmethod
     def note_progress(self, shard: int, offsets: Mapping[str, int]) -> None:
         """Tell the log how far a shard has come, so that its standard tools show the lag. Best effort."""
 
@@ -195,6 +213,9 @@ class Log(ABC):
 
     url: str
     """The log as a user would name it, without secrets."""
+
+    remote: bool
+    """Whether the log is on other machines: it may go away and come back, and whoever runs for long waits for it."""
 
     @abstractmethod
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
@@ -230,7 +251,8 @@ class Log(ABC):
 
         Raises:
             Occupied: the log lets a live owner keep its shard, and there is one.
-            Unavailable: the log cannot be reached, or holds a transaction open on one of the partitions.
+            Hanging: a transaction stays open on one of the partitions that the shard writes.
+            Unavailable: the log cannot be reached.
         """
 
     @abstractmethod

@@ -31,7 +31,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
-from stocktrade.errors import Fenced, LogDamaged, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.errors import Hanging, LogDamaged, StocktradeError, Unknown, UsageError
 from stocktrade.transport import topics as names
 from stocktrade.transport.base import (
     UNBOUNDED,
@@ -53,6 +53,7 @@ from stocktrade.transport.kafka_client import (
     discard_producer,
     read_settings,
 )
+from stocktrade.transport.kafka_held import HeldBack
 from stocktrade.transport.kafka_topics import Topics
 from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, know, send
 from stocktrade.transport.partitioner import partition_for
@@ -135,6 +136,7 @@ class KafkaLog(Log):
             raise UsageError(f"a log has at least one partition, not {partitions}")
         check_library()
         self.url = f"kafka:{servers}"
+        self.remote = True
         self._connection = Connection(servers, read_settings(settings or {}))
         try:
             check_cluster(self._connection)
@@ -148,7 +150,6 @@ class KafkaLog(Log):
         self._producer: Any = None
         self._outputs: set[str] = set()
         self._opened: list[_Opened] = []
-        self._fenced: set[int] = set()
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """See `Log.ensure_topics`."""
@@ -212,7 +213,6 @@ class KafkaLog(Log):
         try:
             inputs = {self._prefix + topic for topic in names.INPUTS}
             self._check_resolved(shard, topics - inputs)
-            self._fenced.discard(shard)
             return self._keep(KafkaWriter(self, shard, transactions))
         except BaseException:
             transactions.close()
@@ -255,24 +255,15 @@ class KafkaLog(Log):
 
     # --- for what was opened through this log --------------------------------------------------------------
 
-    def commit(self, transactions: Transactions, shard: int, records: Sequence[NewRecord]) -> list[Position]:
+    def commit(self, transactions: Transactions, records: Sequence[NewRecord]) -> list[Position]:
         """Commit for a writer."""
         placed = self._placed(records)
-        try:
-            return self._positions(placed, transactions.commit(placed))
-        except Fenced:
-            self._fenced.add(shard)
-            raise
+        return self._positions(placed, transactions.commit(placed))
 
     def forget(self, opened: _Opened) -> None:
         """Something that was opened is closed."""
         with suppress(ValueError):
             self._opened.remove(opened)
-
-    @property
-    def fenced(self) -> set[int]:
-        """The shards that this log's writers lost to a newer claim, and that were not claimed again."""
-        return self._fenced
 
     def _keep(self, opened: _OpenedT) -> _OpenedT:
         opened.on_close = self.forget
@@ -319,7 +310,7 @@ class KafkaLog(Log):
         places = [Place(topic, shard) for topic in sorted(topics) if shard < (self._topics.partitions(topic) or 0)]
         for place, (stable, end) in self._connection.settle(places, CLAIM_PATIENCE_S).items():
             server = self._connection.servers.partition(",")[0]
-            raise Unavailable(
+            raise Hanging(
                 f"a transaction is open on {place.topic}, partition {place.partition}: "
                 f"committed records end at {stable}, written ones at {end}",
                 cause="another producer holds it open, or a broker lost the end of one",
@@ -354,6 +345,7 @@ class KafkaReader(_Opened, Reader):
         self._consumer.assign(list(self._positions))
         for place, offset in self._positions.items():
             self._consumer.seek(place, offset)
+        self._holder = HeldBack(connection, self._consumer)
 
     def poll(self, timeout_s: float = 0.0, max_records: int = 1000) -> list[Record]:
         """See `Reader.poll`. It also returns when it has passed a transaction's end up to what `ends` has said.
@@ -406,6 +398,13 @@ class KafkaReader(_Opened, Reader):
         self._ends = connection.stable_ends(self._positions, within_s=connection.timeouts.request_ms / 1000)
         return {(place.topic[len(self._prefix) :], place.partition): end for place, end in self._ends.items()}
 
+    def held_back(self) -> dict[TopicPartition, float]:
+        """See `Reader.held_back`."""
+        if self._closed:
+            return {}
+        held = self._holder.look({place: self._reached(place) for place in self._positions})
+        return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
+
     def close(self) -> None:
         """See `Reader.close`."""
         if self._first_close():
@@ -429,7 +428,7 @@ class KafkaWriter(_Opened, Writer):
         """
         del anchor
         try:
-            return self._log.commit(self._transactions, self.shard, records)
+            return self._log.commit(self._transactions, records)
         except StocktradeError:
             self._transactions.close()
             raise
@@ -509,6 +508,7 @@ class KafkaMember(_Opened, Member):
         self._wait_for_metadata()
         self._generation = -1
         self._assigned: frozenset[int] = frozenset()
+        self._lost: set[int] = set()
         self._inputs: dict[int, list[_Input]] = {}
         self._unsettled: set[int] = set()
         self._look_at = 0.0
@@ -517,6 +517,7 @@ class KafkaMember(_Opened, Member):
         self._waiting_for: dict[int, str] = {}
         self._waiting_for_at = 0.0
         self._turn = 0
+        self._holder = HeldBack(connection, self._consumer)
 
     def _wait_for_metadata(self) -> None:
         """Know the topics before joining: who leads the group without knowing them assigns them to nobody.
@@ -555,8 +556,9 @@ class KafkaMember(_Opened, Member):
         records = self._deliver(max_records)
         horizons = {shard: min(each.horizon for each in inputs) for shard, inputs in self._inputs.items()}
         self._unsettled = {shard for shard, horizon in horizons.items() if horizon != UNBOUNDED}
-        assigned = self._owned()
-        return Poll(records, horizons, assigned, self._others(assigned))
+        assigned = self._assigned - self._lost
+        lost = frozenset(self._lost & self._assigned)
+        return Poll(records, horizons, assigned, self._others(assigned), lost, self._held_back())
 
     def _is_waiting(self) -> bool:
         return any(each.waiting for inputs in self._inputs.values() for each in inputs)
@@ -587,10 +589,12 @@ class KafkaMember(_Opened, Member):
         assigned = frozenset(
             shard for shard in shards if all(Place(self._prefix + t, shard) in places for t in self._topics)
         )
+        if generation < 0:  # not in the group now: what it was given before may still be there, but nothing is new
+            generation, assigned = self._generation, assigned & self._assigned
         if generation == self._generation and assigned == self._assigned:
             return False
         if generation != self._generation:
-            self._log.fenced.clear()
+            self._lost.clear()
         self._generation = generation
         self._assigned = assigned
         self._waiting_for_at = 0.0
@@ -650,12 +654,12 @@ class KafkaMember(_Opened, Member):
                 records.append(min(heads, key=lambda each: (each.waiting[0].arrival, each.place)).pop())
         return records
 
-    # --- ownership -----------------------------------------------------------------------------------------
+    def _held_back(self) -> dict[TopicPartition, float]:
+        empty = [each.place for inputs in self._inputs.values() for each in inputs if not each.waiting]
+        held = self._holder.look({place: self._consumer.position(place, timeout_ms=0) or 0 for place in empty})
+        return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
 
-    def _owned(self) -> frozenset[int]:
-        # A shard that was lost to a newer claim is not claimed back in the generation in which it was lost: two
-        # members that both believe to own it would take it from each other for ever.
-        return self._assigned - self._log.fenced
+    # --- ownership -----------------------------------------------------------------------------------------
 
     def _others(self, assigned: frozenset[int]) -> dict[int, str]:
         now = time.monotonic()
@@ -688,6 +692,11 @@ class KafkaMember(_Opened, Member):
             if shard in self._assigned:
                 self._consumer.pause(each.place)
             self._progress.pop(each.place, None)
+
+    def lose(self, shard: int) -> None:
+        """See `Member.lose`. It is assigned anew by the next generation of the group."""
+        self.stop(shard)
+        self._lost.add(shard)
 
     def note_progress(self, shard: int, offsets: Mapping[str, int]) -> None:
         """See `Member.note_progress`. Sent with a later poll, not more often than is of use."""

@@ -66,6 +66,7 @@ class SqliteLog(Log):
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise UsageError(f"a log has 1 to {MAX_PARTITIONS} partitions, not {partitions}")
         self.url = f"sqlite:{folder}"
+        self.remote = False
         self._session = _Session(folder, partitions, gate_timeout_s)
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
@@ -267,6 +268,12 @@ class SqliteMember(Member):
         """See `Member.stop`. The shard stays assigned."""
         self._started.discard(shard)
         self._positions = {at: offset for at, offset in self._positions.items() if at[1] != shard}
+
+    def lose(self, shard: int) -> None:
+        """See `Member.lose`. The lock goes, too: whoever gets it is the one to whom the shard is assigned."""
+        self.stop(shard)
+        self._session.give_up(shard, self)
+        self._assigned -= {shard}
 
     def note_progress(self, shard: int, offsets: Mapping[str, int]) -> None:
         """See `Member.note_progress`. Nobody's tools look into this log, so there is nothing to tell."""
