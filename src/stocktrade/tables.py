@@ -246,6 +246,7 @@ class ShardStart(NamedTuple):
     inputs_replayed: int
     ignored_entries: int
     seconds: float
+    rewritten: int = 0
 
 
 def shard_line(start: ShardStart) -> Text:
@@ -261,6 +262,8 @@ def shard_line(start: ShardStart) -> Text:
     text = Text.assemble(what, (f", owner {group_indian(start.epoch)}", FAINT))
     if start.ignored_entries:
         text.append(f", {start.ignored_entries} foreign journal entries ignored", WAITING)
+    if start.rewritten:
+        text.append(f", {many(start.rewritten, 'torn record')} written again", WAITING)
     return text
 
 

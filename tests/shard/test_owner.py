@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from stocktrade.shard.journal import Head, InputLine, encode_batch
 from stocktrade.shard.node import Node
 from stocktrade.shard.owner import Owner
 from stocktrade.transport import connect, topics
-from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record
+from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Position, Record
 from stocktrade.transport.partitioner import partition_for
 
 
@@ -123,6 +123,56 @@ def test_snapshots_older_than_the_last_two_are_removed(log: Log) -> None:
         owner.close()
     manifests = {r.key for r in records_of(log, topics.SNAPSHOTS) if r.value and (r.key or b"").endswith(b"manifest")}
     assert len(manifests) == protocol.SNAPSHOTS_KEPT
+
+
+def tear(owner: Owner, kept: int) -> None:
+    """Let the owner's commits write their first records only."""
+    commit = owner._writer.commit
+
+    def torn(records: Sequence[NewRecord], *, anchor: bytes | None = None) -> list[Position]:
+        return commit(records[:kept], anchor=anchor)
+
+    owner._writer.commit = torn  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 6, 7, 8])
+def test_what_a_torn_commit_left_out_is_written_again(tmp_path: Path, kept: int) -> None:
+    """The journal's entry is there and only some of its outputs: the next owner writes the others, once, as they were.
+
+    Among them are a dead letter and an order of another shard, which would be lost otherwise.
+    """
+    mine, others = symbols_by_shard(2)[0], symbols_by_shard(2)[1]
+    inputs = [
+        *([buy(n, symbol=mine), sell(n, symbol=mine)] for n in range(100)),
+        [buy(100, symbol=mine)],
+        [buy(101, symbol=others), NewRecord(topics.SELL_OFFERS, None, b"no offer"), sell(102, symbol=mine)],
+    ]
+    said = []
+    for name in ("whole", "torn"):
+        with connect(f"sqlite:{tmp_path / name}", partitions=2) as log:
+            log.ensure_topics(topics.SPECS)
+            owner = own(log)
+            for batch in inputs[:-1]:
+                log.append([record._replace(partition=0) for record in batch])
+                feed(log, owner)
+            if name == "torn":
+                tear(owner, kept)
+            log.append([record._replace(partition=0) for record in inputs[-1]])
+            feed(log, owner)
+            owner.abandon()
+            again = own(log)
+            again.abandon()
+            third = own(log)
+            third.abandon()
+            assert (again.recovered.rewritten > 0, third.recovered.rewritten) == (name == "torn", 0)
+            said.append(
+                {
+                    (topic, shard): [(r.key, r.value, r.headers) for r in records_of(log, topic, shard)]
+                    for topic in (*topics.OUTPUTS, topics.DEAD_LETTERS, *topics.INPUTS)
+                    for shard in range(2)
+                }
+            )
+    assert said[0] == said[1]
 
 
 def test_a_foreign_journal_record_is_ignored(log: Log) -> None:

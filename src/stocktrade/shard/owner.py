@@ -22,7 +22,7 @@ from stocktrade.domain.facts import Fact
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
 from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
 from stocktrade.failpoints import hit
-from stocktrade.shard import snapshot
+from stocktrade.shard import repair, snapshot
 from stocktrade.shard.journal import (
     Head,
     InputLine,
@@ -52,6 +52,13 @@ DEAD_LETTER_PREFIX_BYTES: Final = 1024
 """How much of an oversized input its dead letter carries; its position finds the rest."""
 
 
+class _Batch(NamedTuple):
+    """A batch of the journal and what the exchange said to it."""
+
+    entry: JournalRecord
+    outputs: list[NewRecord]
+
+
 class Taken(NamedTuple):
     """One input that was committed, with the facts that followed from it (none for a dead letter or a forward)."""
 
@@ -67,6 +74,8 @@ class Recovered(NamedTuple):
     inputs_replayed: int
     ignored_entries: int
     seconds: float
+    rewritten: int = 0
+    """Records that the journal says were written, that the log did not hold, and that were written again."""
 
 
 class Owner:
@@ -98,7 +107,7 @@ class Owner:
         try:
             self._recover(rules, began)
             hit("owner.recovered")
-            self._enter(name, now_ms())
+            self._enter(name, now_ms(), self._missing())
         except BaseException:
             self.abandon()
             raise
@@ -113,6 +122,7 @@ class Owner:
         self.epoch = 0
         self._manifests: list[SnapshotManifest] = []
         self._snapshot_slices: Iterator[NewRecord] | None = None
+        self._last_batches: deque[_Batch] = deque(maxlen=repair.CHECKED_ENTRIES)
         anchored = self._anchored()
         manifest = self._restore(rules)
         replayed = ignored = 0
@@ -210,9 +220,44 @@ class Owner:
         self._head_offset = record.offset
         self._next = {**self._next, **entry.next_offsets}
         self.epoch = entry.epoch
+        if entry.inputs:
+            self._last_batches.append(_Batch(entry, outputs))
         return len(entry.inputs)
 
-    def _enter(self, name: str, time_ms: int) -> None:
+    def _missing(self) -> list[NewRecord]:
+        """What of the last batches is not on the log; there is nothing unless the log tore a commit."""
+        if not self._last_batches:
+            return []
+        written = [record for batch in self._last_batches for record in batch.outputs]
+        written += self._dead_and_forwarded()
+        since_ms = min(line.time_ms for batch in self._last_batches for line in batch.entry.inputs)
+        self._last_batches.clear()
+        found = repair.missing(self._log, written, since_ms)
+        self.recovered = self.recovered._replace(rewritten=len(found))
+        return found
+
+    def _dead_and_forwarded(self) -> Iterator[NewRecord]:
+        """The dead letters and forwards of the last batches, made again from their inputs."""
+        lines = [line for batch in self._last_batches for line in batch.entry.inputs if line.kind != "order"]
+        for topic in topics.INPUTS:
+            due = {line.offset for line in lines if line.topic == topic}
+            if not due:
+                continue
+            with closing(self._log.reader({(topic, self.shard): min(due)})) as reader:
+                for record in _to_the_end(reader):
+                    if record.offset > max(due):
+                        break
+                    if record.offset in due:
+                        yield self._aside(record)
+
+    def _aside(self, record: Record) -> NewRecord:
+        """Where an input goes that is not traded here: to the dead letters, or to its own shard."""
+        decoded = decode_input(record.topic, record.value)
+        if isinstance(decoded, Dead):
+            return _dead_letter(record, decoded)
+        return _forward(record, decoded.symbol, self._home(decoded.symbol))
+
+    def _enter(self, name: str, time_ms: int, rewritten: Sequence[NewRecord]) -> None:
         self.epoch += 1
         value, head = encode_owner(
             shard=self.shard,
@@ -224,7 +269,7 @@ class Owner:
             owner=name,
             time_ms=time_ms,
         )
-        self._commit(value, head, [])
+        self._commit(value, head, rewritten)
 
     # --- take ----------------------------------------------------------------------------------------------
 
