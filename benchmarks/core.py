@@ -4,7 +4,7 @@ Both get the same seeded orders of one symbol, in turns over several rounds, and
 the same money. About half of the orders trade on arrival. Three measurements, from the whole to the part:
 
 * `from fields`: side, price and quantity become the library's own order object, and this is processed. Ours is
-  `Instruction` and `Exchange.apply`: outcome, trades, legs, ledger, memory of ids. Theirs is `bid`/`ask` (a UUID
+  `Instruction` and `Exchange.apply`: outcome, trades, clearing, ledger, memory of ids. Theirs is `bid`/`ask` (a UUID
   and a Decimal) and `Book.match`.
 * `orders made`: the same with the order objects made beforehand.
 * `book only`: matching and nothing else; our `OrderBook` against `Book.match` with orders made beforehand.
@@ -84,7 +84,7 @@ def ours_from_fields(inputs: list[Fields]) -> None:
     """Instructions made and applied."""
     apply = Exchange().apply
     for side, order_id, participant, quantity, paise, _, fingerprint in inputs:
-        fields = (side, order_id, participant, "SBIN", "SBI", quantity, paise, fingerprint, None, "")
+        fields = (side, order_id, participant, "SBIN", "SBI", quantity, paise, fingerprint, None, "", None)
         apply(fact(Instruction, fields))  # as the codec makes it
 
 
@@ -112,11 +112,11 @@ def theirs_made(inputs: list[pyorderbook.Order]) -> None:
 def ours_book(inputs: list[Instruction]) -> None:
     """Instructions matched, their leaves at rest; nothing else."""
     book = OrderBook("SBIN")
-    for seq, (side, order_id, participant, _, sent, quantity, price, fingerprint, _, _) in enumerate(inputs, 1):
+    for seq, (side, order_id, participant, _, sent, quantity, price, fingerprint, *_) in enumerate(inputs, 1):
         assert price is not None
         _, leaves = book.buy(quantity, price) if side == "BUY" else book.sell(quantity, price)
         if leaves:
-            book.rest(Order(seq, side, order_id, participant, sent, quantity, price, leaves, fingerprint))
+            book.rest(Order(seq, side, order_id, participant, sent, quantity, price, leaves, fingerprint, seq))
 
 
 def traded(inputs: list[Fields]) -> dict[str, int]:

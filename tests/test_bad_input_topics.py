@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from stocktrade.core.instruments import parse_instruments
+from stocktrade.errors import UsageError
 from stocktrade.shard.node import Node
 from stocktrade.transport import connect, topics
 from stocktrade.transport.base import Log, NewRecord, Record
@@ -30,6 +32,8 @@ SEED: Final[dict[str, Any]] = {
     "price_per_unit": 885.0,
 }
 OFFER: Final[dict[str, Any]] = {"offer_id": "BAD", "seller": "SELLER", "stock_symbol": "SBI", "quantity": 100}
+
+INSTRUCTION_FIELDS: Final = ("action", "time_in_force", "self_trade_prevention", "target_order_id", "valid_until")
 
 GOOD: Final = b'{"offer_id":"GOOD","seller":"SELLER","stock_symbol":"SBI","quantity":1}'
 
@@ -48,6 +52,17 @@ def order(**changes: Any) -> bytes:
 def offer(**changes: Any) -> bytes:
     """The seed's offer with some fields changed; None leaves a field out."""
     return _encoded(OFFER | changes)
+
+
+def cancel(**changes: Any) -> bytes:
+    """A cancel of an order that is not there, with some fields changed; None leaves a field out."""
+    nameless = {"quantity": None, "price_per_unit": None}
+    return order(**(nameless | {"action": "cancel", "target_order_id": "NOBODYS"} | changes))
+
+
+def replace(**changes: Any) -> bytes:
+    """A replace of an order that is not there; None leaves a field out."""
+    return cancel(**({"action": "replace"} | changes))
 
 
 def _encoded(fields: dict[str, Any]) -> bytes:
@@ -133,9 +148,10 @@ CASES: Final = [
     ),
     *(
         Case(f"BI-20 {n}", order(price_per_unit=Raw(n)), REJECTED, PRICE)
-        for n in ("2.6750000000000001", "885.001", '"1_000"', '" 1 "', '"885"', '"٨٨٥"', "true", "null", "[885]")
+        for n in ("2.6750000000000001", "885.001", '"1_000"', '" 1 "', '"885"', '"٨٨٥"', "true", "[885]")
     ),
-    Case("BI-20 no price", order(price_per_unit=None), REJECTED, PRICE),
+    Case("no price: a market order", order(price_per_unit=None), ACCEPTED),
+    Case("a null price: a market order", order(price_per_unit=Raw("null")), ACCEPTED),
     Case("BI-21 off the tick", order(price_per_unit=885.01), REJECTED, TICK),
     Case("BI-21 on the tick", order(price_per_unit=885.05), ACCEPTED),
     Case("BI-21 offer off the tick", offer(price_per_unit=885.01), REJECTED, TICK, SELL_OFFERS),
@@ -164,22 +180,68 @@ CASES: Final = [
     Case("two wrongs, one reason", order(stock_symbol="?", quantity=0, price_per_unit=0), REJECTED, SYMBOL),
     Case("quantity before price", order(quantity=0, price_per_unit=0), REJECTED, QTY),
     *(
-        Case(f"reserved {name}={value!r}", order(**{name: value}), REJECTED, "NOT_SUPPORTED")
+        Case(f"{name}={value!r}", order(**{name: value}), REJECTED, "NOT_SUPPORTED")
         for name, value in (
-            ("action", "cancel"),
-            ("action", "replace"),
             ("action", 1),
-            ("time_in_force", "IOC"),
-            ("time_in_force", "FOK"),
+            ("action", ""),
+            ("action", "CANCEL"),
+            ("action", ["cancel"]),
+            ("action", {"cancel": True}),
             ("time_in_force", ""),
+            ("time_in_force", "GTC"),
+            ("time_in_force", "ioc"),
+            ("time_in_force", "IOC,FOK"),
+            ("time_in_force", ["IOC", "FOK"]),
+            ("time_in_force", True),
             ("self_trade_prevention", "cancel_newest"),
-            ("target_order_id", "ORD-1"),
+            ("self_trade_prevention", "decrement"),
+            ("self_trade_prevention", False),
             ("valid_until", 1_790_000_000_000),
         )
     ),
-    Case("reserved on an offer", offer(action="cancel"), REJECTED, "NOT_SUPPORTED", SELL_OFFERS),
-    Case("reserved before all else", order(action="cancel", quantity=0), REJECTED, "NOT_SUPPORTED"),
-    Case("reserved defaults", order(action="new", time_in_force="DAY", valid_until=Raw("null")), ACCEPTED),
+    Case("reserved on an offer", offer(valid_until=1), REJECTED, "NOT_SUPPORTED", SELL_OFFERS),
+    Case("not supported before a contradiction", order(target_order_id="X", valid_until=1), REJECTED, "NOT_SUPPORTED"),
+    Case("the defaults", order(action="new", time_in_force="DAY", self_trade_prevention="off"), ACCEPTED),
+    Case("null is absent", order(**dict.fromkeys(INSTRUCTION_FIELDS, Raw("null"))), ACCEPTED),
+    *(
+        Case(f"contradiction: {name}", value, REJECTED, "CONTRADICTION", topic)
+        for name, value, topic in (
+            ("a target without an action", order(target_order_id="BID"), BUY_ORDERS),
+            ("a target of a new order", order(action="new", target_order_id="BID"), BUY_ORDERS),
+            ("a cancel without a target", cancel(target_order_id=None), BUY_ORDERS),
+            ("a cancel with a null target", cancel(target_order_id=Raw("null")), BUY_ORDERS),
+            ("a cancel with a price", cancel(price_per_unit=885), BUY_ORDERS),
+            ("a cancel with a quantity", cancel(quantity=100), BUY_ORDERS),
+            ("a cancel with a wrong quantity", cancel(quantity="many"), BUY_ORDERS),
+            ("an IOC cancel", cancel(time_in_force="IOC"), BUY_ORDERS),
+            ("a cancel that prevents", cancel(self_trade_prevention="cancel-active"), BUY_ORDERS),
+            ("a replace without a target", cancel(action="replace", target_order_id=None, quantity=1), BUY_ORDERS),
+            ("a replace of nothing", cancel(action="replace"), BUY_ORDERS),
+            ("an IOC replace", cancel(action="replace", quantity=1, time_in_force="IOC"), BUY_ORDERS),
+            ("a FOK replace", cancel(action="replace", quantity=1, time_in_force="FOK"), BUY_ORDERS),
+            ("before a wrong target", cancel(target_order_id=5, quantity=1), BUY_ORDERS),
+            ("before a wrong symbol", cancel(stock_symbol="?", quantity=1), BUY_ORDERS),
+            ("an offer with a target", offer(target_order_id="X"), SELL_OFFERS),
+        )
+    ),
+    *(
+        Case(f"target {text!r}", cancel(target_order_id=text), REJECTED, "INVALID_TARGET")
+        for text in (5, True, ["BID"], "", "..", "A" * 65, "[/BID]", "BID\n", "\x1b[2J")
+    ),
+    Case("target before symbol", cancel(target_order_id="..", stock_symbol="?"), REJECTED, "INVALID_TARGET"),
+    Case("a cancel of a wrong symbol", cancel(stock_symbol="?"), REJECTED, SYMBOL),
+    Case("a cancel without a symbol", cancel(stock_symbol=None), DEAD, "NO_SYMBOL"),
+    Case("a cancel without an id", cancel(order_id=None), DEAD, "INVALID_ID"),
+    Case("a cancel of nobody's order", cancel(), REJECTED, "ORDER_NOT_FOUND"),
+    Case("a cancel of somebody else's order", cancel(target_order_id="BID"), REJECTED, "ORDER_NOT_FOUND"),
+    Case("a replace of somebody else's", replace(target_order_id="BID", quantity=1), REJECTED, "ORDER_NOT_FOUND"),
+    *(Case(f"replace: quantity {n}", replace(quantity=Raw(n)), REJECTED, QTY) for n in ("0", "-1", "1.0", '"5"')),
+    *(Case(f"replace: price {n}", replace(price_per_unit=Raw(n)), REJECTED, PRICE) for n in ("0", "885.001", '"885"')),
+    Case("IOC", order(time_in_force="IOC"), ACCEPTED),
+    Case("FOK that finds nobody", order(time_in_force="FOK"), REJECTED, "FOK_NOT_FILLABLE"),
+    Case("FOK at the market", order(time_in_force="FOK", price_per_unit=None), REJECTED, "FOK_NOT_FILLABLE"),
+    Case("cancel-passive", order(self_trade_prevention="cancel-passive"), ACCEPTED),
+    Case("off the tick before FOK", order(time_in_force="FOK", price_per_unit=885.01), REJECTED, TICK),
     Case("the seed's order alone", order(), ACCEPTED),
     Case("the seed's offer alone", offer(), ACCEPTED, "", SELL_OFFERS),
     Case("an offer with a null price", offer(price_per_unit=Raw("null")), ACCEPTED, "", SELL_OFFERS),
@@ -368,7 +430,17 @@ def test_a_retry_of_a_refused_order_repeats_the_refusal(market: Market) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"quantity": 99}, {"price_per_unit": 884}, {"stock_symbol": "INFY"}, {"quantity": 0}, {"action": "cancel"}],
+    [
+        {"quantity": 99},
+        {"price_per_unit": 884},
+        {"price_per_unit": None},
+        {"stock_symbol": "INFY"},
+        {"quantity": 0},
+        {"time_in_force": "IOC"},
+        {"self_trade_prevention": "cancel-active"},
+        {"action": "cancel"},
+        {"action": "cancel", "target_order_id": "BAD", "quantity": None, "price_per_unit": None},
+    ],
     ids=str,
 )
 def test_an_id_with_other_content_is_refused(market: Market, changed: dict[str, Any]) -> None:
@@ -380,6 +452,72 @@ def test_an_id_with_other_content_is_refused(market: Market, changed: dict[str, 
     market.take(NewRecord(SELL_OFFERS, None, offer()))
     (trade,) = (json.loads(record.value or b"") for record in market.records(topics.TRADES))
     assert (trade["stock_symbol"], trade["quantity"], trade["price_per_unit"]) == ("SBIN", 100, 885.0)
+
+
+def test_a_repeated_cancel_is_answered_with_its_first_outcome(market: Market) -> None:
+    """BI-29: a cancel that was retried is a duplicate, whether it was done or refused."""
+    cancels = (cancel(order_id="C-1", target_order_id="BAD"), cancel(order_id="C-2", target_order_id="BAD"))
+    for value in (order(), *cancels, *cancels):
+        market.take(NewRecord(BUY_ORDERS, None, value))
+    _, done, refused, again, refused_again = market.events()
+    assert (done["status"], done["target_order_id"], done["cancelled_quantity"]) == ("ACCEPTED", "BAD", 100)
+    assert (refused["status"], refused["reason"]) == ("REJECTED", "ORDER_NOT_FOUND")
+    assert (again["status"], again["first_status"], again["first_seq"]) == ("DUPLICATE", "ACCEPTED", 2)
+    assert (refused_again["first_status"], refused_again["first_reason"]) == ("REJECTED", "ORDER_NOT_FOUND")
+
+
+def test_instructions_come_through_the_journal(market: Market) -> None:
+    """Cancel, replace, IOC and self-trade prevention on the topics: answered, journalled and replayed.
+
+    Both with the snapshot of a clean stop, and from the journal alone.
+    """
+    bids = {"buyer": "LIC", "quantity": 10}
+    market.take(
+        NewRecord(BUY_ORDERS, None, order(**bids, order_id="B-1", price_per_unit=884)),
+        NewRecord(BUY_ORDERS, None, order(**bids, order_id="B-2", price_per_unit=884)),
+        NewRecord(BUY_ORDERS, None, order(**bids, order_id="B-3", price_per_unit=883)),
+    )
+    market.take(NewRecord(BUY_ORDERS, None, replace(buyer="LIC", order_id="R-1", target_order_id="B-1", quantity=12)))
+    market.take(NewRecord(BUY_ORDERS, None, cancel(buyer="LIC", order_id="C-1", target_order_id="B-3")))
+    market.take(NewRecord(SELL_OFFERS, None, offer(offer_id="O-1", quantity=4, price_per_unit=880)))
+    own = offer(offer_id="O-2", seller="LIC", quantity=20, price_per_unit=884, self_trade_prevention="cancel-passive")
+    market.take(NewRecord(SELL_OFFERS, None, own))
+    answers = [event for event in market.events() if "source" in event]
+    cancelled = [event for event in market.events() if "source" not in event]
+    assert [event["status"] for event in answers] == ["ACCEPTED"] * 7
+    assert [(e["status"], e["order_id"], e["cancelled_quantity"], e["cause"]) for e in cancelled] == [
+        ("CANCELLED", "B-2", 6, "sell-offers@0:1"),
+        ("CANCELLED", "B-1", 12, "sell-offers@0:1"),
+    ]
+    (trade,) = (json.loads(record.value or b"") for record in market.records(topics.TRADES))
+    assert (trade["buy_order_id"], trade["sell_order_id"], trade["quantity"]) == ("B-2", "O-1", 4)
+    book = market.node.owners[0].exchange.resting("SBIN")
+    assert [(order.order_id, order.leaves) for order in book] == [("O-2", 20)]
+
+    market.node.abandon()
+    replayed = Node(market.log, name="replays", now_ms=lambda: 0)
+    replayed.step(0.0)
+    assert replayed.owners[0].recovered.from_snapshot is False
+    assert replayed.owners[0].exchange.resting("SBIN") == book
+    replayed.close()
+    restored = Node(market.log, name="restores", now_ms=lambda: 0)
+    restored.step(0.0)
+    assert restored.owners[0].recovered.from_snapshot is True
+    assert restored.owners[0].exchange.resting("SBIN") == book
+    restored.abandon()
+
+
+def test_a_journal_is_not_continued_under_other_instruments(market: Market) -> None:
+    """The name of the rules in each entry tells the instruments: another file, or none, is refused as other rules."""
+    market.node.close()
+    text = b'version = "{}"\n[defaults]\nlot = 5\n'
+    for version in (b"1", b"2"):
+        rules = parse_instruments(text.replace(b"{}", version), source="file")
+        other = Node(market.log, name="other", now_ms=lambda: 0, rules=rules)
+        with pytest.raises(UsageError, match=r"rules '2026\.1'") as refused:
+            other.step(0.0)
+        other.abandon()
+        assert rules.name in refused.value.cause
 
 
 def test_the_same_id_of_two_participants_is_two_orders(market: Market) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from stocktrade import cli, settings
+from stocktrade.errors import UsageError
 from stocktrade.transport import connect, topics
 
 CONTROLS: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e]")
@@ -82,6 +83,14 @@ WRONG: Final = [
     Wrong(("demo", "--rate", "0"), "--rate"),
     Wrong(("demo", "--seed", "1.5"), "--seed"),
     Wrong(("demo", "--keep", "/dev/null/x"), "--keep"),
+    *(
+        Wrong(("topics", "create", f"--{name}={number}"), f"--{name}")
+        for name in ("partitions", "replication")
+        for number in ("0", "-1", "1001", "1.5", "four", "", "\x1b[2J")
+    ),
+    Wrong(("topics", "create", "--replication=1"), "the embedded log has no copies"),
+    Wrong(("topics", "create", "8"), "unexpected extra argument"),
+    Wrong(("topics", "destroy"), "No such command"),
 ]
 
 
@@ -91,6 +100,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv(settings.HOME, str(folder))
     monkeypatch.delenv(settings.BOOTSTRAP_SERVERS, raising=False)
+    monkeypatch.delenv(settings.COMMAND_CONFIG, raising=False)
     monkeypatch.delenv(cli.DEBUG, raising=False)
     return folder
 
@@ -126,8 +136,8 @@ def test_a_wrong_use_is_refused_before_anything_is_sent(
 def test_with_json_an_error_is_one_object(home: Path, capsys: pytest.CaptureFixture[str], wrong: Wrong) -> None:
     """The same errors with --json are one JSON object on stderr, with the exit code in it."""
     # A `--` of its own would end the options, so the flag goes first.
-    command, *rest = wrong.arguments
-    assert cli.run([command, "--json", *rest]) == 2
+    words = 2 if wrong.arguments[:2] == ("topics", "create") else 1
+    assert cli.run([*wrong.arguments[:words], "--json", *wrong.arguments[words:]]) == 2
     said = capsys.readouterr()
     error = json.loads(said.err)
     assert said.err.count("\n") == 1
@@ -183,6 +193,177 @@ def test_wrong_servers_are_refused_by_name(
     name = "--bootstrap-server" if by_flag else settings.BOOTSTRAP_SERVERS
     check_lines(capsys.readouterr().err, about=name)
     assert not home.exists()
+
+
+# --- Kafka's options -------------------------------------------------------------------------------------------
+
+SECRET: Final = "s3cret"
+JAAS: Final = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+WRONG_FILES: Final[list[tuple[bytes, str]]] = [
+    (b"acks=all\nno.such.option=" + SECRET.encode(), "unknown option of Kafka: no.such.option (FILE, line 2)"),
+    (b"\x1b[2J=1", "unknown option of Kafka: \\x1b[2J (FILE, line 1)"),
+    (b"# a comment\n\n  acks \\\n = 1\n", "acks (FILE, line 3) cannot be '1'"),
+    (b"acks=all\nclient.id=a\nacks=all\n", "FILE, line 3 sets acks again"),
+    (b"request.timeout.ms=soon", "request.timeout.ms (FILE, line 1) is not a number"),
+    (b"client.id=a\n=b\n", "FILE, line 2 is not NAME=VALUE"),
+    (b"client.id=a\\u12g4", "FILE, line 1: \\u is followed by four hexadecimal digits"),
+    (b"client.id=a\\u12", "FILE, line 1: \\u is followed by four hexadecimal digits"),
+    (b"client.id=\\ud83d!", "FILE, line 1: \\u stands for half a character"),
+    (b"acks=all\r\nclient.id=\xff\xfe\n", "FILE, line 2 is no text"),
+    (b"\x00\x01\x02\x03", "unknown option of Kafka: \\x00"),
+    (b"bootstrap.servers=", "bootstrap.servers in FILE is not a list of servers"),
+    (b"bootstrap.servers=h:1;h:2", "bootstrap.servers in FILE is not a list of servers"),
+    (b"sasl.mechanism=PLAIN", "sasl.mechanism (FILE, line 1) is given, but security.protocol is PLAINTEXT"),
+    (b"security.protocol=SASL_SSL\nsasl.mechanism=GSSAPI", "sasl.mechanism (FILE, line 2) cannot be 'GSSAPI'"),
+    (b"security.protocol=SSL\nssl.truststore.location=/no/ca.pem", "ssl.truststore.location (FILE, line 2) cannot be"),
+    (b"sasl.password=" + SECRET.encode() + b"\nclient.id=\\u", "FILE, line 2: \\u is followed"),
+    (b"client.id=" + b"x" * 10_000_000, "--command-config 'FILE' is too large"),
+]
+
+
+@pytest.mark.parametrize(("content", "error"), WRONG_FILES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_wrong_file_of_options_is_refused_by_its_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, error: str
+) -> None:
+    """BI-65: exit code 2, the file, the line and the option; no secret, no connection."""
+    file = tmp_path / "client.properties"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    servers = [] if b"bootstrap" in content else ["--bootstrap-server=127.0.0.1:1"]
+    assert cli.run(["buy", "SBI", "1", "885", f"--command-config={file}", *servers]) == 2
+    said = capsys.readouterr()
+    check_lines(said.err, about=error.replace("FILE", str(file)))
+    assert SECRET not in said.err
+    assert said.out == ""
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "environment"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "unreadable name", "empty name"])
+def test_a_file_of_options_that_is_none_is_refused_at_once(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    by_flag: bool,
+) -> None:
+    """BI-65: a pipe that nobody writes to holds nobody up; the flag or the variable is named."""
+    path = tmp_path / "client.properties"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    name = {"device": "/dev/zero", "unreadable name": "\udcff\x1b[2J", "empty name": ""}.get(kind, str(path))
+    flags = [f"--command-config={name}"] if by_flag else []
+    if not by_flag:
+        monkeypatch.setenv(settings.COMMAND_CONFIG, name)
+    assert cli.run(["nse", "--once", "-b", "127.0.0.1:1", *flags]) == 2
+    check_lines(capsys.readouterr().err, about="--command-config" if by_flag else settings.COMMAND_CONFIG)
+    assert not home.exists()
+
+
+def test_a_secret_that_everybody_can_read_is_refused(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """BI-65: mode 0644 and a password in it. Without the password, or without the right to read it, it is taken."""
+    file = tmp_path / "client.properties"
+    password = f'sasl.jaas.config={JAAS} username="me" password="{SECRET}";'
+    for content, mode, code in ((password, 0o644, 2), ("acks=all", 0o644, 3), (password, 0o640, 3)):
+        file.write_text(f"security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n{content}\n")
+        if "sasl" not in content:
+            file.write_text(content)
+        file.chmod(mode)
+        assert cli.run(["buy", "SBI", "1", "885", "-b", "127.0.0.1:1", "--command-config", str(file)]) == code
+        said = capsys.readouterr().err
+        assert SECRET not in said
+        if code == 2:
+            check_lines(said, about=f"{file}, line 3 holds a secret, sasl.jaas.config")
+            assert f"hint: chmod o-r {file}" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (f"sasl.password={SECRET}", "--command-property cannot set sasl.password"),
+        (f" sasl.password ={SECRET}", "--command-property cannot set sasl.password"),
+        (f"sasl.jaas.config={SECRET}", "--command-property cannot set sasl.jaas.config"),
+        (f"ssl.key.password={SECRET}", "--command-property cannot set ssl.key.password"),
+        (f"sasl.password:{SECRET}", "--command-property is not NAME=VALUE"),
+        (f"={SECRET}", "--command-property is not NAME=VALUE"),
+        ("", "--command-property is not NAME=VALUE"),
+        (f"sasl.pasword={SECRET}", "unknown option of Kafka: sasl.pasword (--command-property)"),
+        (f"\x1b[2J={SECRET}", "unknown option of Kafka: \\x1b[2J (--command-property)"),
+        ("client.id=\udcff", "client.id (--command-property) is no text"),
+        ("acks=0", "acks (--command-property) cannot be '0'"),
+        ("bootstrap.servers=h", "--command-property bootstrap.servers is not a list of servers"),
+    ],
+    ids=ascii,
+)
+def test_a_wrong_property_is_refused_and_a_secret_is_not_shown(
+    home: Path, capsys: pytest.CaptureFixture[str], text: str, error: str
+) -> None:
+    """Flags are seen in the list of processes, so secrets are none; not even a mistyped one is repeated."""
+    servers = [] if "bootstrap" in text else ["-b", "127.0.0.1:1"]
+    assert cli.run(["watch", "--no-follow", *servers, f"--command-property={text}"]) == 2
+    said = capsys.readouterr().err
+    check_lines(said, about=error)
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "command", [("buy", "SBI", "1", "885"), ("nse",), ("watch",), ("topics", "create")], ids=" ".join
+)
+@pytest.mark.parametrize("given", ["--command-config", "--command-property", settings.COMMAND_CONFIG])
+def test_options_without_a_server_are_not_ignored(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    given: str,
+) -> None:
+    """Whoever gave Kafka's options did not mean the embedded log."""
+    file = tmp_path / "client.properties"
+    file.write_text("acks=all")
+    values = {"--command-config": str(file), "--command-property": "acks=all"}
+    flags = [f"{given}={values[given]}"] if given in values else []
+    if not flags:
+        monkeypatch.setenv(given, str(file))
+    assert cli.run([*command, *flags]) == 2
+    check_lines(capsys.readouterr().err, about=f"{given} is given, but no Kafka server")
+    assert not home.exists()
+
+
+def test_help_shows_no_value_of_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither servers nor a file's name that are set are repeated by --help."""
+    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG, settings.HOME):
+        monkeypatch.setenv(name, "s3cret:9092")
+    for command in (("nse",), ("buy",), ("sell",), ("watch",), ("topics", "create")):
+        assert cli.run([*command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert "--command-config" in said
+        assert "s3cret" not in said
+
+
+def test_a_command_that_mends_is_whole_and_on_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    """It can be pasted; with --json the lines are in the hint."""
+    command = "kafka-configs.sh --alter " + "x" * 900
+
+    def refuse(*_: object, **__: object) -> None:
+        raise UsageError("what", cause="c" * 900, hint=f"mend it with\n{command}")
+
+    monkeypatch.setattr("stocktrade.roles.order_entry.send", refuse)
+    assert cli.run(["buy", "SBI", "1", "885"]) == 2
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "error: what", f"  cause: {'c' * 900}", "  hint: mend it with", f"    {command}",
+    ]  # fmt: skip
+    assert cli.run(["buy", "SBI", "1", "885", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err.splitlines()[1])["hint"] == f"mend it with\n{command}"
 
 
 # --- a home that is none ---------------------------------------------------------------------------------------

@@ -3,12 +3,37 @@
 import json
 import uuid
 from decimal import Decimal
+from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stocktrade.domain.facts import Leg, Match
-from stocktrade.domain.messages import BuyOrder, CashMovement, DematTransfer, Trade
+from stocktrade.core.clearing import novate
+from stocktrade.domain.facts import (
+    Action,
+    Cancellation,
+    Instruction,
+    Match,
+    Outcome,
+    Reason,
+    SelfTradePrevention,
+    Status,
+    Terms,
+    TimeInForce,
+)
+from stocktrade.domain.messages import (
+    BuyOrder,
+    CancelOffer,
+    CancelOrder,
+    CashMovement,
+    DematTransfer,
+    OrderEvent,
+    ReplaceOffer,
+    ReplaceOrder,
+    Sent,
+    Trade,
+)
 from stocktrade.domain.values import (
     MAX_PRICE,
     Paise,
@@ -21,16 +46,23 @@ from stocktrade.domain.values import (
     visible,
 )
 from stocktrade.transport import topics
-from stocktrade.transport.codec import LEG_NAMESPACE, decode_message, encode_facts, encode_order, leg_id
+from stocktrade.transport.codec import (
+    LEG_NAMESPACE,
+    decode_input,
+    decode_message,
+    encode_facts,
+    encode_order,
+    leg_id,
+)
+
+WHO: Final[dict[str, Any]] = {"order_id": "o", "buyer": "P", "stock_symbol": "SBI"}
+WHOSE: Final[dict[str, Any]] = {"offer_id": "o", "seller": "P", "stock_symbol": "SBI"}
 
 
 def test_the_seed_s_two_advices_are_written_field_by_field() -> None:
     """The buyer's legs of the seed's trade have the seed's fields with the seed's very bytes."""
-    legs = [
-        Leg(2, 1, "SECURITIES", "CREDIT", "HDFC", "ORD-1", "SBI", 100, Paise(88_500)),
-        Leg(2, 1, "FUNDS", "DEBIT", "HDFC", "ORD-1", "SBI", 100, Paise(88_500)),
-    ]
-    demat, cash = [(record.value or b"").decode() for record in encode_facts(legs, 0, "x", 0)]
+    match = Match(2, 1, "SBIN", 100, Paise(88_500), "BUY", "ORD-1", "HDFC", "SBI", "OFR-1", "SELLER", "SBIN")
+    _, demat, cash, *sellers = [(record.value or b"").decode() for record in encode_facts([match], 0, "x", 0)]
     transfer, movement = leg_id("T0-2-1", "SECURITIES", "CREDIT"), leg_id("T0-2-1", "FUNDS", "DEBIT")
     assert demat == (
         f'{{"transfer_id":"{transfer}","from_entity":"NSE","to_entity":"HDFC","stock_symbol":"SBI","quantity":100,'
@@ -40,6 +72,139 @@ def test_the_seed_s_two_advices_are_written_field_by_field() -> None:
         f'{{"movement_id":"{movement}","from_entity":"NSE","to_entity":"HDFC","amount":88500.0,"order_id":"ORD-1",'
         '"description":"Payment for 100 SBI stocks @ ₹885","direction":"DEBIT","trade_id":"T0-2-1","seq":2}'
     )
+    assert len(sellers) == 2
+
+
+@given(st.integers(1, 10**9), st.integers(1, MAX_PRICE))
+def test_a_trade_is_written_with_the_legs_that_clearing_says(quantity: int, price: int) -> None:
+    """The four advices behind a trade are those of novation, field by field."""
+    match = Match(7, 3, "SBIN", quantity, Paise(price), "SELL", "b", "HDFC", "SBI", "s", "SELLER", "nse:sbin")
+    written = encode_facts([match], 2, "x", 5)[1:]
+    legs = novate(match)[1]
+    assert len(written) == len(legs)
+    for record, leg in zip(written, legs, strict=True):
+        assert (record.key, record.partition, record.time_ms) == (leg.participant.encode(), 2, 5)
+        unique = leg_id("T2-7-3", leg.kind, leg.direction)
+        if leg.kind == "SECURITIES":
+            advice: DematTransfer | CashMovement = decode_message(DematTransfer, record.value)
+            assert isinstance(advice, DematTransfer)
+            assert record.topic == topics.DEMAT_TRANSFERS
+            assert (advice.transfer_id, advice.stock_symbol, advice.quantity) == (unique, leg.symbol_as_sent, quantity)
+        else:
+            advice = decode_message(CashMovement, record.value)
+            assert record.topic == topics.CASH_MOVEMENTS
+            verb = "Payment for" if leg.direction == "DEBIT" else "Proceeds of"
+            about = f"{verb} {quantity} {leg.symbol_as_sent} stocks @ {rupees_in_text(price)}"
+            assert (advice.movement_id, advice.amount * 100, advice.description) == (
+                unique,
+                Decimal(quantity * price),
+                about,
+            )
+        assert (advice.from_entity, advice.to_entity, advice.order_id) == ("NSE", leg.participant, leg.order_id)
+        assert (advice.direction, advice.trade_id, advice.seq) == (leg.direction, "T2-7-3", 7)
+
+
+def test_what_an_instruction_said_is_repeated_in_its_answer() -> None:
+    """The fields beyond the seed's stand in the answer as they were sent, and the shares that were cancelled."""
+    replace = Terms(Action.REPLACE, TimeInForce.DAY, SelfTradePrevention.CANCEL_ACTIVE, "ORD-1")
+    ioc = Terms(time_in_force=TimeInForce.IOC, self_trade_prevention=SelfTradePrevention.CANCEL_PASSIVE)
+    accepted = Outcome(4, "BUY", "R-1", "HDFC", "SBI", Status.ACCEPTED, None, "", 60, Paise(88_500), 0, 60)
+    refused = accepted._replace(status=Status.REJECTED, reason=Reason.ORDER_NOT_FOUND, detail="none", leaves=0)
+    facts = [
+        accepted._replace(terms=replace),
+        accepted._replace(filled=10, leaves=0, cancelled=50, terms=ioc),
+        refused._replace(terms=Terms(Action.CANCEL, target="ORD-1"), quantity=0, price=None),
+    ]
+    written = [(record.value or b"").decode() for record in encode_facts(facts, 0, "buy-orders@0:3", 0)]
+    head, tail = (
+        '{"order_id":"R-1","participant":"HDFC","side":"BUY","stock_symbol":"SBI"',
+        '"source":"buy-orders@0:3"}',
+    )
+    assert written == [
+        (
+            f'{head},"action":"replace","target_order_id":"ORD-1","self_trade_prevention":"cancel-active",'
+            f'"status":"ACCEPTED","quantity":60,"price_per_unit":885.0,"filled_quantity":0,"leaves_quantity":60,"shard":0,'
+            f'"seq":4,{tail}'
+        ),
+        (
+            f'{head},"time_in_force":"IOC","self_trade_prevention":"cancel-passive","status":"ACCEPTED","quantity":60,'
+            f'"price_per_unit":885.0,"filled_quantity":10,"leaves_quantity":0,"cancelled_quantity":50,"shard":0,"seq":4,'
+            f"{tail}"
+        ),
+        (
+            f'{head},"action":"cancel","target_order_id":"ORD-1","status":"REJECTED","reason":"ORDER_NOT_FOUND",'
+            f'"detail":"none","filled_quantity":0,"leaves_quantity":0,"shard":0,"seq":4,{tail}'
+        ),
+    ]
+    first, second, third = (decode_message(OrderEvent, text.encode()) for text in written)
+    assert (first.action, first.target_order_id) == (Action.REPLACE, "ORD-1")
+    assert (second.time_in_force, second.cancelled_quantity) == (TimeInForce.IOC, 50)
+    assert (third.reason, third.action, third.quantity) == (Reason.ORDER_NOT_FOUND, Action.CANCEL, None)
+
+
+def test_a_cancellation_is_no_answer() -> None:
+    """It has a cause where answers have a source, and goes to the participant whose order it was."""
+    said = Cancellation(9, "SELL", "OFR-1", "HDFC", "SBI", 40, Paise(88_500))
+    (record,) = encode_facts([said], 1, "buy-orders@1:6", 5)
+    assert (record.topic, record.key, record.partition, record.time_ms) == (topics.ORDER_EVENTS, b"HDFC", 1, 5)
+    assert (record.value or b"").decode() == (
+        '{"order_id":"OFR-1","participant":"HDFC","side":"SELL","stock_symbol":"SBI","status":"CANCELLED",'
+        '"price_per_unit":885.0,"cancelled_quantity":40,"shard":1,"seq":9,'
+        '"cancelled_by":"self-trade-prevention","cause":"buy-orders@1:6"}'
+    )
+    event = decode_message(OrderEvent, record.value)
+    assert (event.status, event.source, event.cause) == (Status.CANCELLED, None, "buy-orders@1:6")
+    assert b"price_per_unit" not in (encode_facts([said._replace(price=None)], 1, "x", 5)[0].value or b"")
+
+
+@pytest.mark.parametrize(
+    ("message", "quantity", "price", "terms"),
+    [
+        (BuyOrder(**WHO, quantity=5), 5, None, None),
+        (BuyOrder(**WHO, quantity=5, price_per_unit=Decimal(885)), 5, 88_500, None),
+        (
+            BuyOrder(**WHO, quantity=5, time_in_force=TimeInForce.FOK),
+            5,
+            None,
+            Terms(time_in_force=TimeInForce.FOK),
+        ),
+        (CancelOrder(**WHO, target_order_id="t"), 0, None, Terms(Action.CANCEL, target="t")),
+        (ReplaceOrder(**WHO, target_order_id="t", quantity=5), 5, None, Terms(Action.REPLACE, target="t")),
+        (
+            ReplaceOrder(
+                **WHO,
+                target_order_id="t",
+                price_per_unit=Decimal("884.95"),
+                self_trade_prevention=SelfTradePrevention.CANCEL_PASSIVE,
+            ),
+            0,
+            88_495,
+            Terms(Action.REPLACE, TimeInForce.DAY, SelfTradePrevention.CANCEL_PASSIVE, "t"),
+        ),
+        (CancelOffer(**WHOSE, target_order_id="t"), 0, None, Terms(Action.CANCEL, target="t")),
+        (ReplaceOffer(**WHOSE, target_order_id="t", quantity=5), 5, None, Terms(Action.REPLACE, target="t")),
+    ],
+)
+def test_what_a_participant_may_send_is_read_as_it_was_meant(
+    message: Sent, quantity: int, price: int | None, terms: Terms | None
+) -> None:
+    """Every message, written by its model and decoded: the same quantity, price and terms."""
+    buys = isinstance(message, BuyOrder | CancelOrder | ReplaceOrder)
+    read = decode_input(topics.BUY_ORDERS if buys else topics.SELL_OFFERS, encode_order(message))
+    assert isinstance(read, Instruction)
+    assert (read.side, read.order_id, read.participant, read.symbol) == ("BUY" if buys else "SELL", "o", "P", "SBIN")
+    assert (read.refusal, read.quantity, read.price, read.terms) == (None, quantity, price, terms)
+
+
+def test_a_stated_default_is_the_same_order() -> None:
+    """With and without the defaults written out the content is the same: a retry by another client is a duplicate."""
+    plain = BuyOrder(**WHO, quantity=5, price_per_unit=Decimal(885))
+    stated = plain.model_copy(
+        update={"action": "new", "time_in_force": TimeInForce.DAY, "self_trade_prevention": SelfTradePrevention.OFF}
+    )
+    assert b"DAY" in encode_order(stated)
+    read = [decode_input(topics.BUY_ORDERS, encode_order(order)) for order in (plain, stated)]
+    assert read[0] == read[1]
 
 
 @given(st.text(max_size=40), st.sampled_from(["SECURITIES", "FUNDS"]), st.sampled_from(["CREDIT", "DEBIT"]))
@@ -62,7 +227,7 @@ def test_money_survives_the_wire(paise: int) -> None:
 def test_a_trade_reads_as_it_was_written(quantity: int, price: int) -> None:
     """What `encode_facts` writes, the models read: amounts exact to the paisa."""
     match = Match(7, 1, "SBIN", quantity, Paise(price), "BUY", "b", "HDFC", "SBI", "s", "SELLER", "SBI")
-    (record,) = encode_facts([match], 3, "x", 0)
+    record = encode_facts([match], 3, "x", 0)[0]
     trade = decode_message(Trade, record.value)
     assert (trade.quantity, int(trade.amount * 100), trade.trade_id) == (quantity, quantity * price, "T3-7-1")
     assert trade.amount * 100 == Decimal(quantity * price)

@@ -40,7 +40,24 @@ Bootstrap = Annotated[
         "--bootstrap-server",
         "-b",
         metavar="HOST:PORT",
-        help="Kafka to trade on, also as STOCKTRADE_BOOTSTRAP_SERVERS; without it, the embedded log.",
+        help="Kafka to trade on; without it the bootstrap.servers of --command-property, STOCKTRADE_BOOTSTRAP_SERVERS, "
+        "the bootstrap.servers of the file; without any, the embedded log.",
+    ),
+]
+CommandConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--command-config",
+        metavar="FILE",
+        help="Kafka's options in a file (security.protocol=SSL …), also as STOCKTRADE_COMMAND_CONFIG.",
+    ),
+]
+CommandProperty = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--command-property",
+        metavar="NAME=VALUE",
+        help="One of Kafka's options, no secret; goes before the file. Repeatable.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
@@ -68,6 +85,8 @@ def nse(
         str, typer.Option("--group", metavar="G", help="The group of exchanges that share the shards.")
     ] = "stocktrade-nse",
     bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
     """Be the exchange: match, clear and settle until Ctrl-C, or what is there with --once.
@@ -77,8 +96,9 @@ def nse(
     from stocktrade.roles import nse as role  # noqa: PLC0415
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
-    with stop_on_signals() as stop, _open(bootstrap_server) as log:
+    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property) as log:
         _name(log)
+        _warn(log)
         console = _console(terminal=None if not as_json else False)
         return role.run(log, group=group, once=once, stop=stop, console=console, out=sys.stdout, now_ms=_now_ms)
 
@@ -95,6 +115,8 @@ def buy(
     dry_run: DryRun = False,
     quiet: Quiet = False,
     bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
     """Buy shares at no more than PRICE rupees each: `stocktrade buy SBI 100 885`."""
@@ -103,7 +125,7 @@ def buy(
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
     order = role.order_from(symbol, quantity, price, participant=participant, order_id=_id(order_id))
-    with _open(bootstrap_server) as log:
+    with _open(bootstrap_server, command_config, command_property) as log:
         _name(log, order_id_of=order_entry.order_id_of(order))
         return order_entry.send(log, order, options, console=_console(), out=sys.stdout)
 
@@ -122,6 +144,8 @@ def sell(
     dry_run: DryRun = False,
     quiet: Quiet = False,
     bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
     """Offer shares, at any price or at no less than PRICE: `stocktrade sell SBI 100`."""
@@ -130,7 +154,7 @@ def sell(
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
     offer = role.offer_from(symbol, quantity, price, participant=participant, offer_id=_id(order_id))
-    with _open(bootstrap_server) as log:
+    with _open(bootstrap_server, command_config, command_property) as log:
         _name(log, order_id_of=order_entry.order_id_of(offer))
         return order_entry.send(log, offer, options, console=_console(), out=sys.stdout)
 
@@ -152,6 +176,8 @@ def watch(
         bool | None, typer.Option("--follow/--no-follow", help="Wait for what comes, or end with what is there.")
     ] = None,
     bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
     """See shares and rupees move, live; in a pipe a line for each settled trade.
@@ -161,7 +187,7 @@ def watch(
     from stocktrade.roles import watch as role  # noqa: PLC0415
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
-    with stop_on_signals() as stop, _open(bootstrap_server) as log:
+    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property) as log:
         return role.run(
             log,
             symbols=symbols or (),
@@ -176,6 +202,59 @@ def watch(
             err=sys.stderr,
             stop=stop,
         )
+
+
+_MAX_PARTITIONS: Final = 1_000
+"""A shard costs memory and connections, and a market has a few thousand symbols."""
+
+_topics = typer.Typer(no_args_is_help=True)
+app.add_typer(_topics, name="topics", rich_help_panel="Log")
+
+
+@_topics.callback()
+def topics() -> None:
+    """The exchange's topics on the log."""
+
+
+@_topics.command()
+def create(
+    *,
+    partitions: Annotated[
+        int | None,
+        typer.Option(
+            "--partitions",
+            metavar="N",
+            min=1,
+            max=_MAX_PARTITIONS,
+            help="Of each topic: into how many shards the market is divided. [4 on Kafka, 1 on the embedded log]",
+        ),
+    ] = None,
+    replication: Annotated[
+        int | None,
+        typer.Option(
+            "--replication",
+            metavar="N",
+            min=1,
+            max=1_000,
+            help="On Kafka, copies of each topic. [one per broker, at most 3]",
+        ),
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Make the topics that are missing; those that are there stay as they are.
+
+    `nse`, `buy` and `sell` make them, too. This is for other numbers, and for users who may not make any.
+    """
+    from stocktrade.roles import topics as role  # noqa: PLC0415
+
+    options = (bootstrap_server, command_config, command_property)
+    with _open(*options, partitions=partitions, replication=replication) as log:
+        _name(log)
+        _warn(log)
+        return role.create(log, partitions=partitions, as_json=as_json, console=_console(), out=sys.stdout)
 
 
 @app.command(rich_help_panel="Set up")
@@ -242,17 +321,31 @@ def _root(
 # --- what the commands share -----------------------------------------------------------------------------------
 
 
-def _open(bootstrap_server: str | None) -> "Log":
-    from stocktrade.settings import log_url  # noqa: PLC0415
+def _open(
+    bootstrap_server: str | None,
+    command_config: str | None,
+    command_property: list[str] | None,
+    *,
+    partitions: int | None = None,
+    replication: int | None = None,
+) -> "Log":
+    from stocktrade.settings import log_target  # noqa: PLC0415
     from stocktrade.transport import connect  # noqa: PLC0415
 
-    return connect(log_url(bootstrap_server))
+    target = log_target(bootstrap_server, command_config, command_property or ())
+    return connect(target.url, partitions=partitions, replication=replication, settings=target.options)
 
 
 def _name(log: "Log", order_id_of: str | None = None) -> None:
     """Say on stderr which log is written to, and the order's id before it is sent: it makes a retry safe."""
     order = f"  order: {order_id_of}" if order_id_of else ""
     sys.stderr.write(f"log: {log.url}{order}\n")
+
+
+def _warn(log: "Log") -> None:
+    """Say on stderr what is not forbidden, and may surprise."""
+    for warning in log.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
 
 
 def _now_ms() -> int:
@@ -302,7 +395,8 @@ def _with_default_wait(arguments: list[str]) -> list[str]:
 def _report(error: StocktradeError, *, as_json: bool) -> None:
     from stocktrade.domain.values import visible  # noqa: PLC0415
 
-    what, cause, hint = (visible(text, 500) for text in (error.what, error.cause, error.hint))
+    # A command that mends something stands on a line of its own, whole, so that it can be pasted.
+    what, cause, *hints = (visible(text, 3_000) for text in (error.what, error.cause, *error.hint.splitlines()))
     if as_json:
         import json  # noqa: PLC0415
 
@@ -310,7 +404,7 @@ def _report(error: StocktradeError, *, as_json: bool) -> None:
             "schema": "stocktrade.error/1",
             "error": what,
             "cause": cause or None,
-            "hint": hint or None,
+            "hint": "\n".join(hints) or None,
             "exit_code": int(error.exit_code),
         }
         sys.stderr.write(json.dumps(document, ensure_ascii=False) + "\n")
@@ -318,7 +412,8 @@ def _report(error: StocktradeError, *, as_json: bool) -> None:
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = "\x1b[31merror\x1b[0m" if colour else "error"
     lines = [f"{word}: {what}"]
-    lines += [f"  {name}: {text}" for name, text in (("cause", cause), ("hint", hint)) if text]
+    lines += [f"  cause: {cause}"] if cause else []
+    lines += [f"  hint: {hints[0]}", *(f"    {command}" for command in hints[1:])] if hints else []
     sys.stderr.write("\n".join(lines) + "\n")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stocktrade.core.book import Level, Order, OrderBook
+from stocktrade.core.book import DEAD_KEPT, Level, Order, OrderBook
 from stocktrade.domain.values import Paise, Side
 
 
@@ -24,7 +24,7 @@ class Desk:
             fills, leaves = self.book.sell(quantity, limit)
         if leaves:
             order_id = f"o{self.seq}"
-            self.book.rest(Order(self.seq, side, order_id, "HDFC", "SBI", quantity, limit, leaves, 0))
+            self.book.rest(Order(self.seq, side, order_id, "HDFC", "SBI", quantity, limit, leaves, 0, self.seq))
         self.book.check()
         return [(maker.seq, shares, at) for maker, shares, at in fills]
 
@@ -130,12 +130,40 @@ def test_a_book_made_of_its_own_orders_is_the_same_book(desk: Desk) -> None:
     assert twin.asks.ranks == desk.book.asks.ranks
 
 
+def test_a_withdrawn_order_leaves_at_once_and_costs_no_search(desk: Desk) -> None:
+    """Whoever is withdrawn no longer counts or trades, and the dead never outnumber the living by much."""
+    for _ in range(1000):
+        desk.send("BUY", 10, 100)
+    orders = desk.book.resting()[0]
+    for order in orders[1:999]:
+        desk.book.withdraw(order)
+    desk.book.check()
+    assert desk.book.depth(5) == ([[100, 20, 2]], [])
+    assert [order.seq for order in desk.book.resting()[0]] == [1, 1000]
+    assert len(desk.book.bids.levels[100].orders) <= 2 * DEAD_KEPT
+    assert desk.send("SELL", 20, 100) == [(1, 10, 100), (1000, 10, 100)]
+    assert desk.book.depth(5) == ([], [])
+
+
+def test_the_last_order_that_is_withdrawn_takes_its_price_along(desk: Desk) -> None:
+    """A level without orders is gone, at the top, in the middle and among the unpriced offers."""
+    for price in (101, 103, 102, None):
+        desk.send("SELL", 5, price)
+    for price in (102, None, 101):
+        (order,) = (order for order in desk.book.resting()[0] if order.price == price)
+        desk.book.withdraw(order)
+        desk.book.check()
+    assert desk.book.depth(5) == ([], [[103, 5, 1]])
+    assert desk.send("BUY", 5, 110) == [(2, 5, 103)]
+    assert desk.book.has_orders is False
+
+
 def _cross(book: OrderBook) -> None:
-    book.rest(Order(9, "BUY", "o9", "HDFC", "SBI", 1, Paise(101), 1, 0))
+    book.rest(Order(9, "BUY", "o9", "HDFC", "SBI", 1, Paise(101), 1, 0, 9))
 
 
 def _bid_beside_unpriced(book: OrderBook) -> None:
-    book.rest(Order(9, "SELL", "o9", "HDFC", "SBI", 1, None, 1, 0))
+    book.rest(Order(9, "SELL", "o9", "HDFC", "SBI", 1, None, 1, 0, 9))
 
 
 def _no_leaves(book: OrderBook) -> None:
@@ -160,6 +188,10 @@ def _unsorted_ranks(book: OrderBook) -> None:
     book.asks.ranks.reverse()
 
 
+def _too_many_leaves(book: OrderBook) -> None:
+    book.bids.levels[99].orders[0].leaves = 6
+
+
 def _empty_level(book: OrderBook) -> None:
     book.bids.levels[1] = Level()
     book.bids.ranks.insert(0, 1)
@@ -174,7 +206,8 @@ def _misplaced(book: OrderBook) -> None:
     [
         (_cross, "crossed"),
         (_bid_beside_unpriced, "a bid and an unpriced offer both rest"),
-        (_no_leaves, "order 1 has leaves 0 of 5"),
+        (_no_leaves, "1 orders of BUY at 99 have no leaves, not 0"),
+        (_too_many_leaves, "order 1 has leaves 6 of 5"),
         (_wrong_total, "total of SELL at 101 is not the sum of its orders"),
         (_queue_jumper, "order 1 is behind 2"),
         (_lost_rank, "ranks and levels of BUY differ"),

@@ -3,10 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stocktrade.core.clearing import novate
+from stocktrade.core.book import Met, Order
+from stocktrade.core.clearing import novate, settle
 from stocktrade.core.ledger import CASH, Ledger, Posting
 from stocktrade.domain.facts import Leg, Match
-from stocktrade.domain.values import Paise
+from stocktrade.domain.values import Paise, Side
 
 TRADE = Match(7, 1, "SBIN", 100, Paise(88500), "BUY", "b1", "HDFC", "SBI", "s1", "SELLER", "NSE:SBIN")
 
@@ -32,6 +33,36 @@ def test_a_trade_tells_each_participant_its_own_two_legs() -> None:
         Leg(7, 1, "FUNDS", "CREDIT", "SELLER", "s1", "NSE:SBIN", 100, Paise(88500)),
     )
     assert [type(leg) for leg in legs] == [Leg] * 4
+
+
+sides = st.sampled_from(["BUY", "SELL"])
+makers = st.lists(
+    st.tuples(
+        st.sampled_from(["HDFC", "ICICI", "SELLER"]), st.integers(1, 100), st.one_of(st.none(), st.integers(1, 9))
+    )
+)
+
+
+@given(sides, st.sampled_from(["HDFC", "ICICI"]), makers)
+def test_settling_a_sweep_posts_what_each_of_its_trades_obliges_to(
+    side: Side, taker: str, met: list[tuple[str, int, int | None]]
+) -> None:
+    """All trades of a taker settled at once leave the balances that the postings of each one by one would."""
+    at_once, one_by_one = Ledger(), Ledger()
+    met_orders: list[Met] = []
+    for number, (maker, shares, price) in enumerate(met, 1):
+        at = None if price is None else Paise(price)
+        other: Side = "SELL" if side == "BUY" else "BUY"
+        met_orders.append((Order(number, other, f"m{number}", maker, "SBI", shares, at, 0, 0, number), shares, at))
+        if at is not None:
+            buyer, seller = (taker, maker) if side == "BUY" else (maker, taker)
+            match = Match(9, number, "SBIN", shares, at, other, "b", buyer, "SBI", "s", seller, "SBI")
+            one_by_one.post(novate(match)[0])
+    settle(at_once, "SBIN", side, taker, met_orders)
+    balances = {(asset, owner): balance for asset, owner, balance in at_once.balances() if balance}
+    assert balances == {(asset, owner): balance for asset, owner, balance in one_by_one.balances() if balance}
+    assert at_once.clearing_house_is_flat()
+    assert not any(at_once.sums().values())
 
 
 def test_accounts_start_at_zero_and_may_go_below() -> None:

@@ -33,6 +33,7 @@ from stocktrade.transport import kafka as adapter  # noqa: E402
 from stocktrade.transport import kafka_txn, topics  # noqa: E402
 from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record, TopicSpec, Writer  # noqa: E402
 from stocktrade.transport.kafka import KafkaLog  # noqa: E402
+from stocktrade.transport.kafka_client import discard_producer  # noqa: E402
 
 pytestmark = pytest.mark.kafka
 
@@ -214,6 +215,28 @@ def test_a_participants_open_transaction_shows_as_holding_back(log: KafkaLog, ka
     finally:
         participant.close(timeout=5)
         member.close()
+
+
+def test_a_dead_participants_transaction_holds_back_no_longer_than_its_timeout(
+    log: KafkaLog, kafka_servers: str
+) -> None:
+    """What is behind it is read when its timeout and one look of the broker, a second here, are over."""
+    log.ensure_topics(topics.SPECS)
+    participant = kafka.KafkaProducer(
+        bootstrap_servers=kafka_servers, transactional_id=unique(), transaction_timeout_ms=2_000
+    )
+    participant.init_transactions()
+    participant.begin_transaction()
+    participant.send(log._prefix + topics.BUY_ORDERS, b"never committed", partition=0).get(10)
+    discard_producer(participant)
+    began = time.monotonic()
+    log.append([NewRecord(topics.BUY_ORDERS, None, b"behind", 0)])
+    reader = log.reader({(topics.BUY_ORDERS, 0): 0})
+    found: list[Record] = []
+    while not found:
+        assert time.monotonic() - began < 2 + 1 + 5, "the timeout, the look, and a slow machine"
+        found = reader.poll(0.2)
+    assert values(found) == [b"behind"]
 
 
 # Topics

@@ -1,12 +1,15 @@
 """Clearing: what a trade obliges whom to deliver, and what each participant is told.
 
 Owns novation: the clearing house becomes buyer to the seller and seller to the buyer. Invariant: what it takes
-from one it gives to the other in the same trade, shares against money, so it is flat after each.
+from one it gives to the other in the same input, shares against money, so it is flat after each.
 """
 
-from stocktrade.core.ledger import CASH, Posting
+from collections.abc import Iterable
+
+from stocktrade.core.book import Met
+from stocktrade.core.ledger import CASH, Ledger, Posting
 from stocktrade.domain.facts import Leg, Match, fact
-from stocktrade.domain.values import CLEARING_HOUSE
+from stocktrade.domain.values import CLEARING_HOUSE, Side
 
 Obligations = tuple[Posting, Posting, Posting, Posting]
 Advices = tuple[Leg, Leg, Leg, Leg]
@@ -38,3 +41,35 @@ def novate(match: Match) -> tuple[Obligations, Advices]:
         ),
     )
     # fmt: on
+
+
+def settle(ledger: Ledger, symbol: str, side: Side, taker: str, met: Iterable[Met]) -> None:
+    """Post the trades of one taker on `side`: the postings of `novate` for each of them, taken together.
+
+    The makers deliver to the clearing house and are paid by it, one by one; then it settles with the taker for all
+    of them at once.
+    """
+    shares_of, money_of = ledger.accounts(symbol), ledger.accounts(CASH)
+    traded = worth = 0
+    if side == "BUY":
+        for maker, shares, price in met:
+            if price is not None:
+                seller, value = maker.participant, shares * price
+                shares_of[seller] -= shares
+                money_of[seller] += value
+                traded += shares
+                worth += value
+    else:
+        for maker, shares, price in met:
+            if price is not None:
+                buyer, value = maker.participant, shares * price
+                shares_of[buyer] += shares
+                money_of[buyer] -= value
+                traded -= shares
+                worth -= value
+    shares_of[CLEARING_HOUSE] += traded
+    money_of[CLEARING_HOUSE] -= worth
+    shares_of[CLEARING_HOUSE] -= traded
+    shares_of[taker] += traded
+    money_of[CLEARING_HOUSE] += worth
+    money_of[taker] -= worth

@@ -18,7 +18,7 @@ CASH: Final = "₹"
 Posting = tuple[str, str, str, int]
 """(debit, credit, asset, amount): `amount` of `asset` moves from the account `debit` to the account `credit`.
 
-Shares of a symbol, or paise of CASH. A bare tuple, because four are made for each trade and none is kept.
+Shares of a symbol, or paise of CASH.
 """
 
 
@@ -35,6 +35,10 @@ class Ledger:
             accounts = assets[asset]
             accounts[debit] -= amount
             accounts[credit] += amount
+
+    def accounts(self, asset: str) -> defaultdict[str, int]:
+        """The accounts of one asset by owner, for `clearing`, which posts many at once and leaves them balanced."""
+        return self._assets[asset]
 
     def balance(self, owner: str, asset: str) -> int:
         """Shares of a symbol, or paise for CASH; 0 for an account that nothing was ever posted to."""

@@ -1,8 +1,11 @@
 """The wire: every message on a topic, as a frozen pydantic model.
 
 `BuyOrder`, `SellOffer`, `DematTransfer` and `CashMovement` are the seed's four messages; what was added to them
-is optional, so that JSON with the seed's fields alone is valid. Invariant: types are strict (`"5"`, `5.0` and
-`true` are no quantities), unknown fields are ignored, money is a decimal number of rupees.
+is optional, so that JSON with the seed's fields alone is valid. A `CancelOrder` or a `ReplaceOrder` goes where the
+`BuyOrder`s go, a `CancelOffer` or a `ReplaceOffer` where the `SellOffer`s go.
+
+Invariant: types are strict (`"5"`, `5.0` and `true` are no quantities), unknown fields are ignored, money is a
+decimal number of rupees.
 """
 
 from decimal import Decimal
@@ -18,7 +21,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from stocktrade.domain.facts import Reason, Status
+from stocktrade.domain.facts import Action, Reason, SelfTradePrevention, Status, TimeInForce
 from stocktrade.domain.values import (
     MAX_PRICE,
     MAX_QUANTITY,
@@ -91,27 +94,50 @@ class WireModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-class _Reserved(WireModel):
-    """Fields that mean an instruction which is not built yet: any value but the default is refused."""
+_ActionText = Annotated[Action, Field(strict=False)]
+_TimeInForceText = Annotated[TimeInForce, Field(strict=False)]
+_SelfTradePreventionText = Annotated[SelfTradePrevention, Field(strict=False)]
 
-    action: Literal["new"] | None = None
-    time_in_force: Literal["DAY"] | None = None
-    self_trade_prevention: Literal["off"] | None = None
-    target_order_id: None = None
+
+class _Sent(WireModel):
+    """What a participant sends. `valid_until` is reserved: a value is refused."""
+
     valid_until: None = None
 
 
-class BuyOrder(_Reserved):
-    """`buyer` wants `quantity` shares at no more than `price_per_unit` rupees each."""
+class _New(_Sent):
+    action: Literal["new"] | None = None
+    time_in_force: _TimeInForceText | None = None
+    self_trade_prevention: _SelfTradePreventionText | None = None
+    target_order_id: None = None
+
+
+class _Cancel(_Sent):
+    action: Literal["cancel"] = "cancel"
+    target_order_id: Identifier
+
+
+class _Replace(_Sent):
+    """What is not given stays as it is; `quantity` is what shall be open from now on."""
+
+    action: Literal["replace"] = "replace"
+    target_order_id: Identifier
+    quantity: Quantity | None = None
+    price_per_unit: Price | None = None
+    self_trade_prevention: _SelfTradePreventionText | None = None
+
+
+class BuyOrder(_New):
+    """`buyer` wants `quantity` shares at no more than `price_per_unit` rupees each; without it, at the market."""
 
     order_id: Identifier
     buyer: Participant
     stock_symbol: Symbol
     quantity: Quantity
-    price_per_unit: Price
+    price_per_unit: Price | None = None
 
 
-class SellOffer(_Reserved):
+class SellOffer(_New):
     """`seller` has `quantity` shares to sell: at any price, or at no less than `price_per_unit` rupees each."""
 
     offer_id: Identifier
@@ -121,17 +147,63 @@ class SellOffer(_Reserved):
     price_per_unit: Price | None = None
 
 
-class OrderEvent(WireModel):
-    """The exchange's one answer to one input, read on `order-events`.
+class CancelOrder(_Cancel):
+    """`buyer` takes the order `target_order_id` out of the book. `order_id` is the id of this message."""
 
-    `seq` is the exchange sequence within `shard`; `source` is the input's topic@partition:offset. A REJECTED
-    event has a `reason` and says in `detail` what was wrong; a DUPLICATE repeats what the id was answered first.
+    order_id: Identifier
+    buyer: Participant
+    stock_symbol: Symbol
+
+
+class CancelOffer(_Cancel):
+    """`seller` takes the offer `target_order_id` out of the book. `offer_id` is the id of this message."""
+
+    offer_id: Identifier
+    seller: Participant
+    stock_symbol: Symbol
+
+
+class ReplaceOrder(_Replace):
+    """`buyer` gives the order `target_order_id` another quantity or price. `order_id` is the id of this message."""
+
+    order_id: Identifier
+    buyer: Participant
+    stock_symbol: Symbol
+
+
+class ReplaceOffer(_Replace):
+    """`seller` gives the offer `target_order_id` another quantity or price. `offer_id` is the id of this message."""
+
+    offer_id: Identifier
+    seller: Participant
+    stock_symbol: Symbol
+
+
+Sent = BuyOrder | SellOffer | CancelOrder | CancelOffer | ReplaceOrder | ReplaceOffer
+"""Every message that a participant may send."""
+
+
+class OrderEvent(WireModel):
+    """What a participant is told on `order-events`: the exchange's one answer to one input, or a cancellation.
+
+    An answer is ACCEPTED, REJECTED or DUPLICATE, and `source` is the topic@partition:offset of its input. A REJECTED
+    one has a `reason` and says in `detail` what was wrong; a DUPLICATE repeats what the id was answered first. What
+    an instruction said beyond the seed's fields is repeated; of a cancel or a replace `order_id` is its own id.
+
+    A CANCELLED event answers nothing: `cancelled_by` says what took `cancelled_quantity` shares off the order
+    `order_id`, while the input at `cause` was taken. It has no `source`.
+
+    `seq` is the exchange sequence within `shard`.
     """
 
     order_id: str
     participant: str
     side: Side
     stock_symbol: str
+    action: _ActionText | None = None
+    target_order_id: str | None = None
+    time_in_force: _TimeInForceText | None = None
+    self_trade_prevention: _SelfTradePreventionText | None = None
     status: _StatusText
     reason: _ReasonText | None = None
     detail: str | None = None
@@ -139,12 +211,15 @@ class OrderEvent(WireModel):
     price_per_unit: Amount | None = None
     filled_quantity: int = 0
     leaves_quantity: int = 0
+    cancelled_quantity: int = 0
     first_seq: int | None = None
     first_status: _StatusText | None = None
     first_reason: _ReasonText | None = None
     shard: int
     seq: int
-    source: str
+    source: str | None = None
+    cancelled_by: Literal["self-trade-prevention"] | None = None
+    cause: str | None = None
 
 
 class Trade(WireModel):

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES, Rules
-from stocktrade.domain.facts import Fact
+from stocktrade.domain.facts import Fact, Instruction
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
 from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
 from stocktrade.failpoints import hit
@@ -50,6 +50,9 @@ SNAPSHOT_EVERY_S: Final = 600.0
 SNAPSHOTS_KEPT: Final = 2
 DEAD_LETTER_PREFIX_BYTES: Final = 1024
 """How much of an oversized input its dead letter carries; its position finds the rest."""
+
+MAX_AROUND_BYTES: Final = 4 * 1024
+"""Of an input's key and headers. They travel on with a forward or a dead letter, to which a log has a limit, too."""
 
 
 class _Batch(NamedTuple):
@@ -252,7 +255,7 @@ class Owner:
 
     def _aside(self, record: Record) -> NewRecord:
         """Where an input goes that is not traded here: to the dead letters, or to its own shard."""
-        decoded = decode_input(record.topic, record.value)
+        decoded = _decoded(record)
         if isinstance(decoded, Dead):
             return _dead_letter(record, decoded)
         return _forward(record, decoded.symbol, self._home(decoded.symbol))
@@ -334,7 +337,7 @@ class Owner:
             record = heappop(waiting)[3]
             next_offsets[record.topic] = record.offset + 1
             value = record.value or b""
-            decoded = decode_input(record.topic, record.value)
+            decoded = _decoded(record)
             at = (record.topic, record.offset, record.time_ms)
             if isinstance(decoded, Dead):
                 lines.append(InputLine(*at, "dead", None, sha256(value).hexdigest(), decoded.reason))
@@ -490,6 +493,13 @@ class Owner:
         self._writer.close()
 
 
+def _decoded(record: Record) -> Instruction | Dead:
+    around = len(record.key or b"") + sum([len(name) + len(value) for name, value in record.headers])
+    if around > MAX_AROUND_BYTES:
+        return Dead("TOO_LARGE", f"key and headers have {around} bytes, the limit is {MAX_AROUND_BYTES}")
+    return decode_input(record.topic, record.value)
+
+
 def _dead_letter(record: Record, dead: Dead) -> NewRecord:
     headers: dict[str, str] = {
         "__dlq.errors.topic": record.topic,
@@ -497,14 +507,16 @@ def _dead_letter(record: Record, dead: Dead) -> NewRecord:
         "__dlq.errors.offset": str(record.offset),
         "__dlq.errors.message": f"{dead.reason}: {dead.detail}",
     }
-    value = record.value
-    if dead.reason == "TOO_LARGE" and value is not None:
-        headers["stocktrade.sha256"] = sha256(value).hexdigest()
-        headers["stocktrade.bytes"] = str(len(value))
-        value = value[:DEAD_LETTER_PREFIX_BYTES]
+    key, value = record.key, record.value
+    if dead.reason == "TOO_LARGE":
+        key = None if key is None else key[:DEAD_LETTER_PREFIX_BYTES]
+        if value is not None:
+            headers["stocktrade.sha256"] = sha256(value).hexdigest()
+            headers["stocktrade.bytes"] = str(len(value))
+            value = value[:DEAD_LETTER_PREFIX_BYTES]
     return NewRecord(
         topics.DEAD_LETTERS,
-        record.key,
+        key,
         value,
         record.partition,
         record.time_ms,

@@ -3,32 +3,47 @@
 Invariant: only this module knows which adapters exist, and only an adapter imports its client library.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from stocktrade.errors import UsageError
 from stocktrade.transport.base import Log
 
 
-def connect(url: str, *, partitions: int | None = None) -> Log:
+def connect(
+    url: str,
+    *,
+    partitions: int | None = None,
+    replication: int | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Log:
     """Open a log.
 
-    `sqlite:FOLDER` is the embedded log in that folder, made when it is missing. `kafka:HOST:PORT,...` is the log
-    of a Kafka cluster. `partitions` says into how many shards a new log is divided: by default one on the
-    embedded log, four on Kafka.
+    Args:
+        url: `sqlite:FOLDER` is the embedded log in that folder, made when it is missing. `kafka:HOST:PORT,...` is the
+            log of a Kafka cluster.
+        partitions: into how many shards a new log is divided: by default one on the embedded log, four on Kafka.
+        replication: on Kafka, how many copies of a new topic there are; by default one per broker, three at most.
+        settings: on Kafka, its own options of the connection (`security.protocol` ...).
 
     Raises:
-        UsageError: no such kind of log, or none that can be used as it is.
+        UsageError: no such kind of log, or none that can be used as it is or with these arguments.
         Unavailable: the log cannot be opened.
         LogDamaged: the file is foreign, truncated, or of another version.
     """
     kind, _, rest = url.partition(":")
     # An adapter is imported when it is chosen: a client library costs more than all the rest.
     if kind == "sqlite" and rest:
+        if replication is not None or settings:
+            raise UsageError(
+                "the embedded log has no copies and no options of Kafka",
+                hint="give --bootstrap-server HOST:PORT to use Kafka",
+            )
         from stocktrade.transport.sqlite import SqliteLog  # noqa: PLC0415
 
         return SqliteLog(Path(rest), partitions=1 if partitions is None else partitions)
     if kind == "kafka" and rest:
         from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
 
-        return KafkaLog(rest, partitions=partitions)
+        return KafkaLog(rest, partitions=partitions, replication=replication, settings=settings)
     raise UsageError(f"unknown kind of log: {url!r}", hint="use sqlite:FOLDER or kafka:HOST:PORT,...")

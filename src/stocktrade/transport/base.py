@@ -214,6 +214,9 @@ class Log(ABC):
     url: str
     """The log as a user would name it, without secrets."""
 
+    warnings: Sequence[str] = ()
+    """What its user should know before relying on it, a sentence each."""
+
     remote: bool
     """Whether the log is on other machines: it may go away and come back, and whoever runs for long waits for it."""
 

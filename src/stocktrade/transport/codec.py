@@ -17,11 +17,35 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from stocktrade.domain.facts import Fact, Instruction, Leg, Match, Outcome, Reason, fact
-from stocktrade.domain.messages import BuyOrder, SellOffer, WireModel
+from stocktrade.domain.facts import (
+    PLAIN,
+    Action,
+    Cancellation,
+    Fact,
+    Instruction,
+    Match,
+    Outcome,
+    Reason,
+    SelfTradePrevention,
+    Status,
+    Terms,
+    TimeInForce,
+    fact,
+)
+from stocktrade.domain.messages import (
+    BuyOrder,
+    CancelOffer,
+    CancelOrder,
+    ReplaceOffer,
+    ReplaceOrder,
+    SellOffer,
+    Sent,
+    WireModel,
+)
 from stocktrade.domain.values import (
     CLEARING_HOUSE,
     MAX_QUANTITY,
+    Paise,
     Side,
     canonical_symbol,
     decimal_rupees,
@@ -54,13 +78,15 @@ class Dead(NamedTuple):
 
 # Fixed sentences, not the validation library's: an outcome must not change with its version.
 _DETAILS: Final = {
-    Reason.NOT_SUPPORTED: "action, time_in_force, self_trade_prevention, target_order_id and valid_until take "
-    "only their defaults yet",
+    Reason.NOT_SUPPORTED: "action is new, cancel or replace; time_in_force is DAY, IOC or FOK; "
+    "self_trade_prevention is cancel-passive, cancel-active or off; valid_until is not supported yet",
+    Reason.INVALID_TARGET: "target_order_id is the id of an order",
     Reason.INVALID_SYMBOL: "a symbol is 1 to 20 letters, digits, & or -",
     Reason.INVALID_QUANTITY: f"a quantity is a whole number from 1 to {group_indian(MAX_QUANTITY)}",
     Reason.INVALID_PRICE: "a price is a number of rupees above zero with at most two decimals",
 }
 _REASON_OF_FIELD: Final = {
+    "target_order_id": Reason.INVALID_TARGET,
     "stock_symbol": Reason.INVALID_SYMBOL,
     "quantity": Reason.INVALID_QUANTITY,
     "price_per_unit": Reason.INVALID_PRICE,
@@ -127,6 +153,21 @@ def decode_json(value: bytes) -> Any:
         raise ValueError("NOT_JSON", "not JSON") from error
 
 
+class _Channel(NamedTuple):
+    """What an input topic holds: the side, the names of two fields, and the message of each action."""
+
+    side: Side
+    id_field: str
+    participant_field: str
+    new: type[BuyOrder | SellOffer]
+    cancel: type[CancelOrder | CancelOffer]
+    replace: type[ReplaceOrder | ReplaceOffer]
+
+
+_ORDERS: Final = _Channel("BUY", "order_id", "buyer", BuyOrder, CancelOrder, ReplaceOrder)
+_OFFERS: Final = _Channel("SELL", "offer_id", "seller", SellOffer, CancelOffer, ReplaceOffer)
+
+
 def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
     """The instruction in a record of an input topic."""
     if not value:
@@ -140,12 +181,8 @@ def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
         return Dead(reason, detail)
     if not isinstance(fields, dict):
         return Dead("NOT_AN_OBJECT", "not a JSON object")
-    side: Side
-    model: type[BuyOrder | SellOffer]
-    if topic == topics.BUY_ORDERS:
-        side, model, id_field, participant_field = "BUY", BuyOrder, "order_id", "buyer"
-    else:
-        side, model, id_field, participant_field = "SELL", SellOffer, "offer_id", "seller"
+    channel = _ORDERS if topic == topics.BUY_ORDERS else _OFFERS
+    side, id_field, participant_field = channel[:3]
     order_id, participant = fields.get(id_field), fields.get(participant_field)
     symbol_as_sent = fields.get("stock_symbol")
     if not (isinstance(order_id, str) and is_identifier(order_id)):
@@ -155,13 +192,21 @@ def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
     if not isinstance(symbol_as_sent, str):
         return Dead("NO_SYMBOL", "stock_symbol is missing or no text")
     symbol = canonical_symbol(symbol_as_sent)
+    model: type[Sent] = channel.new
+    contradiction = ""
+    if "action" in fields or "target_order_id" in fields:
+        contradiction = _contradiction(fields)
+        action = fields.get("action")
+        model = channel.cancel if action == "cancel" else channel.replace if action == "replace" else channel.new
+    order: Sent | None = None
+    reasons = {Reason.CONTRADICTION} if contradiction else set()
     try:
         order = model.model_validate(fields)
     except ValidationError as error:
-        reason = min(
-            (_REASON_OF_FIELD.get(str(e["loc"][0]), Reason.NOT_SUPPORTED) for e in error.errors(include_url=False)),
-            key=_PRECEDENCE.__getitem__,
-        )
+        places = (str(wrong["loc"][0]) for wrong in error.errors(include_url=False))
+        reasons |= {_REASON_OF_FIELD.get(place, Reason.NOT_SUPPORTED) for place in places}
+    if order is None or reasons:
+        reason = min(reasons, key=_PRECEDENCE.__getitem__)
         return Instruction(
             side,
             order_id,
@@ -172,16 +217,67 @@ def decode_input(topic: str, value: bytes | None) -> Instruction | Dead:
             None,
             zlib.crc32(value),
             reason,
-            _DETAILS[reason],
+            contradiction if reason is Reason.CONTRADICTION else _DETAILS[reason],
+            _terms_of_refused(fields),
         )
     assert symbol is not None
-    price = None if order.price_per_unit is None else paise_from_rupees(order.price_per_unit)
-    quantity = order.quantity
-    fingerprint = zlib.crc32(f"{side}|{symbol}|{quantity}|{price}".encode())
+    terms: Terms | None = None
+    if isinstance(order, channel.new) and order.time_in_force is None and order.self_trade_prevention is None:
+        quantity = order.quantity
+        price = None if order.price_per_unit is None else paise_from_rupees(order.price_per_unit)
+    else:
+        quantity, price, terms = _content(order)
+    content = f"{side}|{symbol}|{quantity}|{price}"
+    if terms is not None:
+        content += f"|{'|'.join(terms)}"
+    fingerprint = zlib.crc32(content.encode())
     return fact(
         Instruction,
-        (side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint, None, ""),
+        (side, order_id, participant, symbol, symbol_as_sent, quantity, price, fingerprint, None, "", terms),
     )
+
+
+def _content(order: Sent) -> tuple[int, Paise | None, Terms | None]:
+    """Quantity (0 when none is named), price and terms (None when they are PLAIN) of a message."""
+    if isinstance(order, CancelOrder | CancelOffer):
+        return 0, None, PLAIN._replace(action=Action.CANCEL, target=order.target_order_id)
+    price = None if order.price_per_unit is None else paise_from_rupees(order.price_per_unit)
+    prevention = order.self_trade_prevention or SelfTradePrevention.OFF
+    if isinstance(order, ReplaceOrder | ReplaceOffer):
+        terms = Terms(Action.REPLACE, TimeInForce.DAY, prevention, order.target_order_id)
+        return order.quantity or 0, price, terms
+    terms = Terms(Action.NEW, order.time_in_force or TimeInForce.DAY, prevention)
+    return order.quantity, price, None if terms == PLAIN else terms
+
+
+def _contradiction(fields: dict[str, Any]) -> str:
+    """What in a message does not go together, if anything: told from which fields it has, not from their types.
+
+    A field that states its default is as good as absent.
+    """
+    action = fields.get("action")
+    has_target = fields.get("target_order_id") is not None
+    if action not in ("cancel", "replace"):
+        return "a target_order_id belongs to a cancel or a replace" if has_target else ""
+    if not has_target:
+        return f"a {action} names its target_order_id"
+    if fields.get("time_in_force") not in (None, "DAY"):
+        return f"a {action} has no time_in_force: the order waits in the book"
+    quantity, price = fields.get("quantity"), fields.get("price_per_unit")
+    if action == "replace":
+        return "a replace has a quantity, a price_per_unit or both" if quantity is None and price is None else ""
+    if quantity is not None or price is not None:
+        return "a cancel has neither quantity nor price_per_unit"
+    return "" if fields.get("self_trade_prevention") in (None, "off") else "a cancel prevents no self-trade"
+
+
+def _terms_of_refused(fields: dict[str, Any]) -> Terms | None:
+    """What the answer to a refused cancel or replace repeats: that it was one, and of what."""
+    action, target = fields.get("action"), fields.get("target_order_id")
+    if action not in ("cancel", "replace"):
+        return None
+    named = target if isinstance(target, str) and is_identifier(target) else ""
+    return PLAIN._replace(action=Action(action), target=named)
 
 
 _Model = TypeVar("_Model", bound=WireModel)
@@ -198,8 +294,8 @@ def decode_message(model: type[_Model], value: bytes | None) -> _Model:
     return model.model_validate(decode_json(value))
 
 
-def encode_order(order: BuyOrder | SellOffer) -> bytes:
-    """An order as its participant puts it on an input topic: the fields that are set."""
+def encode_order(order: Sent) -> bytes:
+    """A message as its participant puts it on an input topic: the fields that are set."""
     return order.model_dump_json(exclude_none=True).encode()
 
 
@@ -225,67 +321,131 @@ def leg_id(trade: str, kind: str, direction: str) -> str:
     return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
-def _encode_outcome(fact: Outcome, shard: int, source: str) -> str:
-    known = fact.quantity > 0
-    head = (
-        f'{{"order_id":"{fact.order_id}","participant":"{fact.participant}","side":"{fact.side}",'
-        f'"stock_symbol":{_quote(fact.symbol_as_sent)},"status":"{fact.status}"'
+def _encode_terms(terms: Terms) -> str:
+    """What an instruction said beyond the seed's fields."""
+    action, time_in_force, prevention, target = terms
+    text = "" if action is Action.NEW else f',"action":"{action}"'
+    if target:
+        text += f',"target_order_id":"{target}"'
+    if time_in_force is not TimeInForce.DAY:
+        text += f',"time_in_force":"{time_in_force}"'
+    if prevention is not SelfTradePrevention.OFF:
+        text += f',"self_trade_prevention":"{prevention}"'
+    return text
+
+
+def _encode_outcome(said: Outcome, shard: int, source: str) -> str:
+    (
+        seq, side, order_id, participant, symbol_as_sent, status, reason, detail, quantity, price, filled, leaves,
+        first_seq, first_status, first_reason, cancelled, terms,
+    ) = said  # fmt: skip
+    text = (
+        f'{{"order_id":"{order_id}","participant":"{participant}","side":"{side}",'
+        f'"stock_symbol":{_quote(symbol_as_sent)}'
     )
-    parts = [head]
-    if fact.reason is not None:
-        parts.append(f',"reason":"{fact.reason}","detail":{_quote(fact.detail)}')
-    if known:
-        parts.append(f',"quantity":{fact.quantity}')
-        if fact.price is not None:
-            parts.append(f',"price_per_unit":{decimal_rupees(fact.price)}')
-    parts.append(f',"filled_quantity":{fact.filled},"leaves_quantity":{fact.leaves}')
-    if fact.first_status is not None:
-        parts.append(f',"first_seq":{fact.first_seq},"first_status":"{fact.first_status}"')
-        if fact.first_reason is not None:
-            parts.append(f',"first_reason":"{fact.first_reason}"')
-    parts.append(f',"shard":{shard},"seq":{fact.seq},"source":"{source}"}}')
-    return "".join(parts)
+    if terms is not None:
+        text += _encode_terms(terms)
+    text += f',"status":"{status}"'
+    if reason is not None:
+        text += f',"reason":"{reason}","detail":{_quote(detail)}'
+    if quantity > 0:
+        text += f',"quantity":{quantity}'
+    if price is not None:
+        text += f',"price_per_unit":{decimal_rupees(price)}'
+    text += f',"filled_quantity":{filled},"leaves_quantity":{leaves}'
+    if cancelled:
+        text += f',"cancelled_quantity":{cancelled}'
+    if first_status is not None:
+        text += f',"first_seq":{first_seq},"first_status":"{first_status}"'
+        if first_reason is not None:
+            text += f',"first_reason":"{first_reason}"'
+    return f'{text},"shard":{shard},"seq":{seq},"source":"{source}"}}'
 
 
-def _encode_match(fact: Match, shard: int) -> str:
+def _encode_cancellation(said: Cancellation, shard: int, cause: str) -> str:
+    price = "" if said.price is None else f',"price_per_unit":{decimal_rupees(said.price)}'
     return (
-        f'{{"trade_id":"{trade_id(shard, fact.seq, fact.number)}","stock_symbol":"{fact.symbol}",'
-        f'"quantity":{fact.quantity},"price_per_unit":{decimal_rupees(fact.price)},'
-        f'"amount":{decimal_rupees(fact.price * fact.quantity)},"buyer":"{fact.buyer}",'
-        f'"buy_order_id":"{fact.buy_order_id}","seller":"{fact.seller}","sell_order_id":"{fact.sell_order_id}",'
-        f'"maker":"{fact.maker}","shard":{shard},"seq":{fact.seq}}}'
+        f'{{"order_id":"{said.order_id}","participant":"{said.participant}","side":"{said.side}",'
+        f'"stock_symbol":{_quote(said.symbol_as_sent)},"status":"{Status.CANCELLED}"{price},'
+        f'"cancelled_quantity":{said.quantity},"shard":{shard},"seq":{said.seq},'
+        f'"cancelled_by":"self-trade-prevention","cause":"{cause}"}}'
     )
 
 
-def _encode_leg(fact: Leg, shard: int) -> str:
-    trade = trade_id(shard, fact.seq, fact.number)
-    unique = leg_id(trade, fact.kind, fact.direction)
-    added = f'"direction":"{fact.direction}","trade_id":"{trade}","seq":{fact.seq}}}'
-    if fact.kind == "SECURITIES":
-        return (
-            f'{{"transfer_id":"{unique}","from_entity":"{CLEARING_HOUSE}","to_entity":"{fact.participant}",'
-            f'"stock_symbol":"{fact.symbol_as_sent}","quantity":{fact.quantity},'
-            f'"order_id":"{fact.order_id}",{added}'
-        )
-    verb = "Payment for" if fact.direction == "DEBIT" else "Proceeds of"
-    about = f"{verb} {fact.quantity} {fact.symbol_as_sent} stocks @ {rupees_in_text(fact.price)}"
-    return (
-        f'{{"movement_id":"{unique}","from_entity":"{CLEARING_HOUSE}","to_entity":"{fact.participant}",'
-        f'"amount":{decimal_rupees(fact.price * fact.quantity)},"order_id":"{fact.order_id}",'
-        f'"description":"{about}",{added}'
-    )
+def _encode_match(said: Match, shard: int, time_ms: int) -> list[NewRecord]:
+    """A trade and its four legs: the buyer's shares and money, then the seller's."""
+    seq, number, symbol, shares, at, maker, buy_id, buyer, buy_symbol, sell_id, seller, sell_symbol = said
+    trade = trade_id(shard, seq, number)
+    price, amount = decimal_rupees(at), decimal_rupees(at * shares)
+    about = f"stocks @ {rupees_in_text(at)}"
+    return [
+        _record(
+            topics.TRADES,
+            symbol,
+            f'{{"trade_id":"{trade}","stock_symbol":"{symbol}","quantity":{shares},"price_per_unit":{price},'
+            f'"amount":{amount},"buyer":"{buyer}","buy_order_id":"{buy_id}","seller":"{seller}",'
+            f'"sell_order_id":"{sell_id}","maker":"{maker}","shard":{shard},"seq":{seq}}}',
+            shard,
+            time_ms,
+        ),
+        _record(
+            topics.DEMAT_TRANSFERS,
+            buyer,
+            f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
+            f'"to_entity":"{buyer}","stock_symbol":"{buy_symbol}","quantity":{shares},"order_id":"{buy_id}",'
+            f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}',
+            shard,
+            time_ms,
+        ),
+        _record(
+            topics.CASH_MOVEMENTS,
+            buyer,
+            f'{{"movement_id":"{leg_id(trade, "FUNDS", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
+            f'"to_entity":"{buyer}","amount":{amount},"order_id":"{buy_id}",'
+            f'"description":"Payment for {shares} {buy_symbol} {about}",'
+            f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}',
+            shard,
+            time_ms,
+        ),
+        _record(
+            topics.DEMAT_TRANSFERS,
+            seller,
+            f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
+            f'"to_entity":"{seller}","stock_symbol":"{sell_symbol}","quantity":{shares},"order_id":"{sell_id}",'
+            f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}',
+            shard,
+            time_ms,
+        ),
+        _record(
+            topics.CASH_MOVEMENTS,
+            seller,
+            f'{{"movement_id":"{leg_id(trade, "FUNDS", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
+            f'"to_entity":"{seller}","amount":{amount},"order_id":"{sell_id}",'
+            f'"description":"Proceeds of {shares} {sell_symbol} {about}",'
+            f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}',
+            shard,
+            time_ms,
+        ),
+    ]
+
+
+def _record(topic: str, key: str, text: str, shard: int, time_ms: int) -> NewRecord:
+    return fact(NewRecord, (topic, key.encode(), text.encode(), shard, time_ms, ()))
 
 
 def encode_facts(facts: Iterable[Fact], shard: int, source: str, time_ms: int) -> list[NewRecord]:
-    """The output records of one input: `source` is its position, `time_ms` its time on the log."""
-    records = []
+    """The output records of one input: `source` is its position, `time_ms` its time on the log.
+
+    A match is written with its legs, so a `Leg` by itself is not written.
+    """
+    records: list[NewRecord] = []
     for said in facts:
-        if isinstance(said, Leg):
-            topic = topics.DEMAT_TRANSFERS if said.kind == "SECURITIES" else topics.CASH_MOVEMENTS
-            key, text = said.participant, _encode_leg(said, shard)
-        elif isinstance(said, Match):
-            topic, key, text = topics.TRADES, said.symbol, _encode_match(said, shard)
-        else:
-            topic, key, text = topics.ORDER_EVENTS, said.participant, _encode_outcome(said, shard, source)
-        records.append(NewRecord(topic, key.encode(), text.encode(), shard, time_ms))
+        if isinstance(said, Match):
+            records += _encode_match(said, shard, time_ms)
+        elif isinstance(said, Outcome):
+            text = _encode_outcome(said, shard, source)
+            records.append(_record(topics.ORDER_EVENTS, said.participant, text, shard, time_ms))
+        elif isinstance(said, Cancellation):
+            text = _encode_cancellation(said, shard, source)
+            records.append(_record(topics.ORDER_EVENTS, said.participant, text, shard, time_ms))
     return records

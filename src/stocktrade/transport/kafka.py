@@ -26,8 +26,9 @@ from heapq import merge
 from typing import Any, Final, TypeVar
 
 from kafka import TopicPartition as Place
+from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
@@ -139,7 +140,7 @@ class KafkaLog(Log):
         self.remote = True
         self._connection = Connection(servers, read_settings(settings or {}))
         try:
-            check_cluster(self._connection)
+            self.warnings = check_cluster(self._connection)
         except BaseException:
             self._connection.close()
             raise
@@ -183,7 +184,9 @@ class KafkaLog(Log):
         except (KafkaError, ValueError) as error:
             # The library's producer is dead for ever once a batch has expired.
             self._drop_producer()
-            if not sent:
+            # A single record that was refused was not written; of several, others may have been.
+            refused = len(records) == 1 and isinstance(error, AuthorizationError)
+            if not sent or refused:
                 raise self._connection.translated(error, "the records were not sent") from error
             raise Unknown(
                 f"{self._connection.servers} did not confirm what was sent",
@@ -492,10 +495,11 @@ class KafkaMember(_Opened, Member):
         self._prefix = prefix
         self._topics = tuple(sorted(topics))
         timeouts = connection.timeouts
-        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
+        self._group = prefix + group
+        self._host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
         self._consumer = connection.make_consumer(
-            group_id=prefix + group,
-            client_id=f"{_MEMBER}.{host}.{os.getpid()}.{next(_numbers)}",
+            group_id=self._group,
+            client_id=f"{_MEMBER}.{self._host}.{os.getpid()}.{next(_numbers)}",
             # The one assignor that gives a member the same numbers of all topics.
             partition_assignment_strategy=[RangePartitionAssignor],
             session_timeout_ms=timeouts.session_ms,
@@ -504,6 +508,7 @@ class KafkaMember(_Opened, Member):
             metadata_max_age_ms=_MEMBER_METADATA_MS,
         )
         connection.prepare_looks()
+        self._remove_dead()
         self._consumer.subscribe([prefix + topic for topic in self._topics])
         self._wait_for_metadata()
         self._generation = -1
@@ -535,6 +540,24 @@ class KafkaMember(_Opened, Member):
                 cluster.request_update()
             asked += 1
             time.sleep(0.005)
+
+    def _remove_dead(self) -> None:
+        """Have the group forget the members whose processes died on this machine.
+
+        It would wait for them until their sessions time out, and an exchange that is started again with it. Whoever
+        is removed by mistake (another machine of the same name) joins again; safety never depends on the group.
+        """
+        admin = self._connection.admin
+        with suppress(KafkaError):
+            members = admin.describe_groups([self._group])[self._group]["members"]
+            identities = [(member["member_id"], _CLIENT_ID.fullmatch(member["client_id"])) for member in members]
+            dead = [
+                MemberToRemove(member_id=member_id)
+                for member_id, identity in identities
+                if identity is not None and identity["host"] == self._host and not _is_alive(int(identity["pid"]))
+            ]
+            if dead:
+                admin.remove_group_members(self._group, dead)
 
     # --- poll ----------------------------------------------------------------------------------------------
 
@@ -667,6 +690,7 @@ class KafkaMember(_Opened, Member):
             return {}
         if now >= self._waiting_for_at:
             self._waiting_for_at = now + _WAITING_FOR_EVERY_S
+            self._remove_dead()
             with suppress(StocktradeError):
                 self._waiting_for = {shard: owner for shard, owner in self._log.owners().items() if owner is not None}
         return {shard: owner for shard, owner in self._waiting_for.items() if shard not in assigned}
@@ -720,6 +744,16 @@ class KafkaMember(_Opened, Member):
             self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
             self._inputs.clear()
             self._assigned = frozenset()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _ignore(*_: Any) -> None:

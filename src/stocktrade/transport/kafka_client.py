@@ -13,9 +13,9 @@ import re
 import socket
 import ssl
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -23,9 +23,13 @@ from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import create_connection
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, UsageError
+from stocktrade.transport.kafka_options import Settings
+from stocktrade.transport.kafka_options import read_settings as read_settings  # noqa: PLC0414 - kafka.py takes it from here
 
 _T = TypeVar("_T")
 
@@ -60,158 +64,73 @@ _FENCED: Final = (
 )
 
 
-class Timeouts(NamedTuple):
-    """The times that must stand in one order: request < delivery < transaction."""
-
-    request_ms: int = 10_000
-    delivery_ms: int = 12_000
-    transaction_ms: int = 15_000
-    session_ms: int = 6_000  # the least that brokers allow unless they are told otherwise
-    max_poll_interval_ms: int = 60_000
-
-
-class Settings(NamedTuple):
-    """What a user may set about the connection, in the client library's words."""
-
-    client: dict[str, Any]
-    timeouts: Timeouts
-
-
-# Kafka's own name of an option -> the library's. The rest of what is known is handled by name below.
-_PLAIN_SETTINGS: Final = {
-    "security.protocol": "security_protocol",
-    "sasl.mechanism": "sasl_mechanism",
-    "sasl.username": "sasl_plain_username",
-    "sasl.password": "sasl_plain_password",
-    "sasl.kerberos.service.name": "sasl_kerberos_service_name",
-}
-_SSL_SETTINGS: Final = (
-    "ssl.truststore.location",
-    "ssl.keystore.location",
-    "ssl.key.password",
-    "ssl.endpoint.identification.algorithm",
-)
-_TIME_SETTINGS: Final = {
-    "request.timeout.ms": "request_ms",
-    "delivery.timeout.ms": "delivery_ms",
-    "transaction.timeout.ms": "transaction_ms",
-    "session.timeout.ms": "session_ms",
-    "max.poll.interval.ms": "max_poll_interval_ms",
-}
-_JAAS: Final = re.compile(r'(username|password)\s*=\s*"((?:[^"\\]|\\.)*)"')
-
-
-def read_settings(settings: Mapping[str, str]) -> Settings:
-    """Kafka's options (`security.protocol` …) in the words of the client library.
-
-    Raises:
-        UsageError: an option is not known, or its value is none.
-    """
-    client: dict[str, Any] = {}
-    times: dict[str, int] = {}
-    tls: dict[str, str] = {}
-    for name, value in settings.items():
-        if name in _PLAIN_SETTINGS:
-            client[_PLAIN_SETTINGS[name]] = value
-        elif name in _TIME_SETTINGS:
-            if not value.isascii() or not value.isdigit() or not 0 < int(value) <= 900_000:
-                raise UsageError(f"{name} is not a number of milliseconds from 1 to 900000")
-            times[_TIME_SETTINGS[name]] = int(value)
-        elif name in _SSL_SETTINGS:
-            tls[name] = value
-        elif name == "sasl.jaas.config":
-            found = {key: re.sub(r"\\(.)", r"\1", text) for key, text in _JAAS.findall(value)}
-            client |= {f"sasl_plain_{key}": text for key, text in found.items()}
-        else:
-            known = sorted([*_PLAIN_SETTINGS, *_TIME_SETTINGS, *_SSL_SETTINGS, "sasl.jaas.config"])
-            raise UsageError(
-                f"unknown option of Kafka {visible(name, 80)!r}", hint=f"these are known: {', '.join(known)}"
-            )
-    protocol = client.get("security_protocol", "PLAINTEXT")
-    if protocol not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
-        raise UsageError(
-            f"security.protocol {visible(protocol, 40)!r} is none",
-            hint="use PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
-        )
-    if protocol.endswith("SSL"):
-        client["ssl_context"] = _ssl_context(tls)
-        client["ssl_check_hostname"] = tls.get("ssl.endpoint.identification.algorithm") != ""
-    timeouts = Timeouts(**times)
-    if not timeouts.request_ms < timeouts.delivery_ms < timeouts.transaction_ms:
-        raise UsageError(
-            "the timeouts must rise: request.timeout.ms < delivery.timeout.ms < transaction.timeout.ms",
-            cause=f"they are {timeouts.request_ms}, {timeouts.delivery_ms}, {timeouts.transaction_ms}",
-        )
-    return Settings(client, timeouts)
-
-
-def _ssl_context(tls: Mapping[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.get("ssl.truststore.location"))
-        if keystore := tls.get("ssl.keystore.location"):
-            context.load_cert_chain(keystore, password=tls.get("ssl.key.password"))
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            "the certificates of the connection cannot be loaded",
-            cause=visible(str(error), 200),
-            hint="ssl.truststore.location and ssl.keystore.location name files in PEM format",
-        ) from error
-    context.check_hostname = tls.get("ssl.endpoint.identification.algorithm") != ""
-    return context
-
-
-class _Heard(logging.Handler):
-    """Keeps what the client library logged last: some of its errors say their cause only there."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.words: deque[str] = deque(maxlen=20)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(Exception):
-            self.words.append(record.getMessage())
-
-
-_heard = _Heard()
-
-
 def silence_library() -> None:
     """Keep the client library's log off the terminal: it reports each attempt to reconnect as an error."""
     logger = logging.getLogger("kafka")
-    if _heard not in logger.handlers:
-        logger.addHandler(_heard)
-        logger.setLevel(logging.WARNING)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+        logger.setLevel(logging.CRITICAL)
         logger.propagate = False
 
 
-def _refused_credentials() -> str:
-    """What a broker said about the credentials, if it refused them."""
-    for words in reversed(_heard.words):
-        if "authentication" in words.lower() or "sasl" in words.lower() or "certificate" in words.lower():
-            return words
-    return ""
+_WHICH_SERVERS: Final = "correct --bootstrap-server or STOCKTRADE_BOOTSTRAP_SERVERS"
+_EXPIRED: Final = 10
+_OTHER_NAME: Final = (62, 63, 64)
+"""OpenSSL's numbers of what can be wrong with a certificate."""
+
+
+class Failure(NamedTuple):
+    """Why a connection ended: to whom it was, whether it had been complete, and the library's exception."""
+
+    server: str
+    was_up: bool
+    error: BaseException
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no types
-    """The library's net client, cured of a hang and of a leak.
+    """The library's net client, cured of two hangs, of two leaks, and of its deafness.
 
-    The library's producer drops a transactional request, and waits for ever for its answer, when the coordinator's
-    connection is not ready and `await_ready` says so by an exception; told so by False, it tries again.
-    A socket that could not be connected is left to the garbage collector, once a second while a broker is away.
+    * The library's producer drops a transactional request, and waits for ever for its answer, when the coordinator's
+      connection is not ready and `await_ready` says so by an exception; told so by False, it tries again.
+    * It waits for ever for the answer to a TLS handshake.
+    * A socket that could not be connected, or has something to send, is left to the garbage collector.
+    * It drops what a broker says right before it hangs up, and only logs why a connection ended; here that is kept in
+      `failure`. While it looks for its first broker it tries a refused password again and again; here a decisive
+      failure ends the search.
     """
 
     def __init__(self, **configs: Any) -> None:
         super().__init__(**{**configs, **_CONNECT})
-        connect = self._manager._build_transport  # noqa: SLF001 - nothing public lies between
+        self.failure: Failure | None = None
+        self._open: list[_Ending] = []
+        manager = self._manager
+        # Nothing public lies between.
+        connect = manager._connect  # noqa: SLF001
 
-        async def connect_or_close(*args: Any, **options: Any) -> Any:
-            try:
-                return await connect(*args, **options)
-            except Exception as error:
-                _close_sockets(error)
-                raise
+        async def build(node: Any, timeout_at: float | None = None) -> Any:
+            transport = await _transport(manager, node, timeout_at)
+            self._open = [each for each in self._open if each.is_open] + [transport]
+            return transport
 
-        self._manager._build_transport = connect_or_close  # noqa: SLF001
+        async def connect_and_watch(node: Any, connection: Any, **options: Any) -> None:
+            def note(error: BaseException) -> None:
+                self.failure = Failure(f"{node.host}:{node.port}", connection.init_future.succeeded(), error)
+
+            connection.close_future.add_errback(note)
+            await connect(node, connection, **options)
+            error = connection.init_future.exception
+            if error is not None and _is_decisive(error) and not manager.cluster.brokers():
+                # The library means to do this by itself, but does not see the error. Later it would be for ever.
+                manager._auth_failures[node.node_id] = error  # noqa: SLF001
+
+        manager._build_transport, manager._connect = build, connect_and_watch  # noqa: SLF001
+
+    def close(self, node_id: Any = None) -> None:
+        """Close the connection to a node, or all of them and the client."""
+        super().close(node_id)
+        if node_id is None:
+            for transport in self._open:
+                transport.drop()
 
     def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
         """Whether the node can be talked to, after waiting for it."""
@@ -220,6 +139,98 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no typ
         except KafkaError:
             time.sleep(0.02)  # the caller tries again at once
             return False
+
+
+class _Ending:
+    """Ends a connection as the library does not: with what came right before its end, and always.
+
+    A broker that refuses a password says so and hangs up; the library drops what it said. What is still to be sent
+    when the client is closed keeps its socket open.
+    """
+
+    _sock: Any
+
+    @property
+    def is_open(self) -> bool:
+        return self._sock is not None
+
+    def drop(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+
+    def _sock_recv(self) -> tuple[bytes, Exception | None]:
+        received, error = super()._sock_recv()  # type: ignore[misc]  # of the library's class beside it
+        return received, None if received else error
+
+
+class _TcpTransport(_Ending, KafkaTCPTransport):  # type: ignore[misc]  # the library has no types
+    """The library's connection without TLS."""
+
+
+class _TlsTransport(_Ending, KafkaSSLTransport):  # type: ignore[misc]  # the library has no types
+    """The library's connection by TLS, whose handshake ends in time."""
+
+    async def shake_hands(self, timeout_at: float | None) -> None:
+        while True:
+            try:
+                self._sock.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._net.wait_read(self._sock, timeout_at=timeout_at)
+            except ssl.SSLWantWriteError:
+                await self._net.wait_write(self._sock, timeout_at=timeout_at)
+            else:
+                return
+
+
+async def _transport(manager: Any, node: Any, timeout_at: float | None) -> _Ending:
+    """A connection, as the library's own function makes it."""
+    config, net = manager.config, manager._net  # noqa: SLF001
+    try:
+        sock = await create_connection(net, node.host, node.port, config["socket_options"], timeout_at=timeout_at)
+    except BaseException as error:
+        _close_sockets(error)
+        raise
+    if not manager.ssl_enabled:
+        return _TcpTransport(net, sock, host=node.host)
+    transport = _TlsTransport(net, sock, host=node.host, ssl_context=config["ssl_context"])
+    try:
+        await transport.shake_hands(timeout_at)
+    except BaseException as error:  # also when the client is closed meanwhile
+        transport.abort(error)
+        if isinstance(error, Exception):
+            raise kafka_errors.KafkaConnectionError(f"no TLS: {error}") from error
+        raise
+    return transport
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What is behind an exception of the library, where that says more."""
+    behind = error.__cause__ or (error.args[0] if error.args else None)
+    return behind if isinstance(error, kafka_errors.KafkaConnectionError) and isinstance(behind, OSError) else error
+
+
+def _words(error: BaseException) -> str:
+    """An exception's message, without numbers and names of classes."""
+    for words in (getattr(error, "verify_message", None), getattr(error, "strerror", None), *error.args):
+        if isinstance(words, str) and words:
+            return re.sub(r" \(_ssl\.c:\d+\)$", "", words)
+    return str(error)
+
+
+def _is_decisive(error: BaseException) -> bool:
+    """Whether a second attempt would end in the same way."""
+    reason = _reason(error)
+    if isinstance(reason, ssl.SSLError):
+        return isinstance(reason, ssl.SSLCertVerificationError) or "ALERT" in (reason.reason or "")
+    return isinstance(
+        reason,
+        (
+            kafka_errors.SaslAuthenticationFailedError,
+            kafka_errors.UnsupportedSaslMechanismError,
+            kafka_errors.IllegalSaslStateError,
+            kafka_errors.InvalidReceiveError,
+        ),
+    )
 
 
 def _close_sockets(error: BaseException) -> None:
@@ -251,7 +262,6 @@ class Connection:
         self.servers = servers
         self.settings = settings
         self.timeouts = settings.timeouts
-        _heard.words.clear()
         self.probe()
         self.admin: Any = self.make(KafkaAdminClient, retry_backoff_ms=RETRY_BACKOFF_MS * 4)
         self._looking: Any = None
@@ -292,9 +302,13 @@ class Connection:
         try:
             return client(**config)
         except (KafkaError, OSError, ValueError, AssertionError) as error:
+            failures = [each.failure for each in begun if each.failure is not None]
             for each in begun:
                 with suppress(Exception):
                     each.close()
+            no_connection = isinstance(error, (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError))
+            if failures and (no_connection or _is_decisive(error)):
+                raise self._refused(failures[-1]) from error
             raise self.translated(error, "no broker answers") from error
 
     def make_consumer(self, **options: Any) -> Any:
@@ -369,12 +383,15 @@ class Connection:
             Unavailable: no answer within the time.
         """
         self.prepare_looks()
-        # The library's method needs a list, and raises when it has not all answers in time.
-        ends = self.ask(
-            "the ends of the partitions are not known",
-            lambda: self._looking.end_offsets(list(partitions), timeout_ms=int(within_s * 1000)),
-            within_s=within_s,
-        )
+
+        def look() -> Any:
+            try:
+                # The library's method needs a list.
+                return self._looking.end_offsets(list(partitions), timeout_ms=int(within_s * 1000))
+            except KeyError as error:  # it has not all answers, after a connection broke
+                raise kafka_errors.KafkaConnectionError(f"no answer for {error}") from error
+
+        ends = self.ask("the ends of the partitions are not known", look, within_s=within_s)
         return {partition: ends[partition] for partition in partitions}
 
     def written_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -412,14 +429,13 @@ class Connection:
         """
         reasons = []
         for server in self.servers.split(","):
-            host, _, port = server.rpartition(":")
-            if (reason := _cannot_connect(host.strip("[]"), int(port))) is None:
+            if (reason := _cannot_connect(*_host_and_port(server))) is None:
                 return
             reasons.append(f"{server}: {reason}")
         raise Unavailable(
             f"no broker listens at {self.servers}",
             cause="; ".join(reasons[:5]),
-            hint="start the broker, or correct --bootstrap-server / STOCKTRADE_BOOTSTRAP_SERVERS",
+            hint=f"start the broker, or {_WHICH_SERVERS}",
         )
 
     def _probe_advertised(self) -> None:
@@ -437,25 +453,105 @@ class Connection:
             hint="set advertised.listeners of the broker to an address that this machine can reach",
         )
 
+    def exposures(self) -> list[str]:
+        """What others on the network could do to this connection, a sentence each; none on this machine itself."""
+        client = self.settings.client
+        abroad = [server for server in self.servers.split(",") if not _is_this_machine(_host_and_port(server)[0])]
+        if not abroad:
+            return []
+        protocol = client["security_protocol"]
+        if not protocol.endswith("SSL"):
+            what = "read the password and change orders" if protocol.startswith("SASL_") else "read and change orders"
+            return [f"the connection to {abroad[0]} is not encrypted ({protocol}): others on its way can {what}"]
+        if not client["ssl_context"].check_hostname:
+            what = "anybody with a certificate of that authority can pretend to be the broker"
+            return [
+                f"who answers at {abroad[0]} is not checked (ssl.endpoint.identification.algorithm is empty): {what}"
+            ]
+        return []
+
+    def _refused(self, failure: Failure) -> Unavailable:
+        """Why somebody who listens cannot be talked to: whether it is a broker, and one that takes us."""
+        server, protocol = failure.server, self.settings.client["security_protocol"]
+        reason = _reason(failure.error)
+        said = visible(_words(reason), 300)
+        if isinstance(reason, kafka_errors.SaslAuthenticationFailedError):
+            return Unavailable(
+                f"{server} refuses the credentials",
+                cause=said.removeprefix("SaslAuthenticationFailedError: "),
+                hint="check sasl.mechanism, the user's name and the password in the file of --command-config",
+            )
+        if isinstance(reason, kafka_errors.UnsupportedSaslMechanismError):
+            return Unavailable(
+                f"{server} does not take SASL {self.settings.client['sasl_mechanism']}",
+                cause="the broker has not enabled this mechanism",
+                hint="set sasl.mechanism to one that it has",
+            )
+        if isinstance(reason, kafka_errors.IllegalSaslStateError):
+            return Unavailable(
+                f"{server} takes no password",
+                cause=f"security.protocol is {protocol}, and this listener does without SASL",
+                hint=f"set it to {protocol.removeprefix('SASL_')} without sasl options, or use another listener's port",
+            )
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            mend = "name the authority that signed it by ssl.truststore.location, a file in PEM format"
+            if reason.verify_code == _EXPIRED:
+                mend = "the broker needs a new one"
+            elif reason.verify_code in _OTHER_NAME:
+                mend = "use a name of the broker that stands in its certificate"
+            return Unavailable(f"the certificate of {server} is not accepted", cause=said, hint=mend)
+        if isinstance(reason, ssl.SSLError) and "ALERT" in (reason.reason or ""):
+            return Unavailable(
+                f"{server} does not accept our certificate",
+                cause=visible(reason.reason, 100),
+                hint="name a certificate that the broker trusts, with its key, by ssl.keystore.location, a PEM file",
+            )
+        if isinstance(reason, kafka_errors.InvalidReceiveError):
+            # What should have been the length of an answer is its first four bytes.
+            length = re.search(r"-?\d+", said)
+            begin = (int(length[0]) % 2**32).to_bytes(4, "big") if length else b""
+            if begin.startswith(b"\x15\x03"):
+                return Unavailable(
+                    f"{server} speaks TLS",
+                    cause=f"security.protocol is {protocol}",
+                    hint="set it to SSL, or to SASL_SSL where a password is needed",
+                )
+            return Unavailable(
+                f"{server} is no Kafka broker", cause=f"its answer begins with {begin!r}", hint=_WHICH_SERVERS
+            )
+        if protocol.endswith("SSL") and not failure.was_up and isinstance(reason, (OSError, ConnectionError)):
+            return Unavailable(
+                f"{server} does not speak TLS",
+                cause=f"security.protocol is {protocol}, and the handshake ended with: {said}",
+                hint="set security.protocol to that of this listener, or use another listener's port",
+            )
+        if failure.was_up and not protocol.startswith("SASL_"):
+            return Unavailable(
+                f"{server} hangs up",
+                cause=f"security.protocol is {protocol}, and a listener that wants a password does so",
+                hint="set security.protocol to that of this listener: SASL_PLAINTEXT or SASL_SSL",
+            )
+        if "time" in said.lower():
+            return Unavailable(
+                f"{server} does not answer",
+                cause=f"nothing came within {BOOTSTRAP_TIMEOUT_MS / 1000:.1f} s",
+                hint=f"is it a Kafka broker, and its listener one for {protocol}? If so, it may help to try again",
+            )
+        return Unavailable(f"{server} cannot be talked to", cause=said, hint=_WHICH_SERVERS)
+
     def translated(self, error: BaseException, what: str) -> StocktradeError:
         """An exception of the client library in the words of the port, for something that changed nothing."""
         if isinstance(error, StocktradeError):
             return error
         cause = visible(f"{type(error).__name__}: {error}", 300)
-        if isinstance(error, kafka_errors.AuthorizationError):
+        if is_forbidden(error):
             return UsageError(
                 f"{what}: this user has not the right",
                 cause=cause,
                 hint="ask for the rights, or connect as another",
             )
-        if isinstance(error, kafka_errors.SaslAuthenticationFailedError) or (
-            isinstance(error, kafka_errors.KafkaTimeoutError) and (cause := _refused_credentials() or cause) != cause
-        ):
-            return UsageError(
-                f"{self.servers} refuses the credentials",
-                cause=visible(cause, 300),
-                hint="check security.protocol, sasl.mechanism, the user's name and the password",
-            )
+        if _is_decisive(error):
+            return self._refused(Failure(self.servers, was_up=False, error=error))
         if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
             return UsageError(what, cause=cause, hint="send smaller records")
         if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
@@ -471,6 +567,18 @@ class Connection:
                     client.close()
 
 
+def _host_and_port(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def _cannot_connect(host: str, port: int) -> str | None:
     """Why nothing can be reached at an address; None when something can."""
     try:
@@ -483,6 +591,12 @@ def _cannot_connect(host: str, port: int) -> str | None:
 def is_fencing(errors: Iterable[BaseException | None]) -> bool:
     """Whether one of the errors says that a newer owner has the transactional id."""
     return any(isinstance(error, _FENCED) for error in errors)
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Whether a broker refused something for want of a right; it was not done then."""
+    # Of its producer's first question the library keeps the answer in words only.
+    return isinstance(error, kafka_errors.AuthorizationError) or "AuthorizationFailedError" in str(error)
 
 
 def discard_producer(producer: Any, *, patience_s: float = 2.0) -> None:

@@ -27,6 +27,7 @@ from kafka.serializer import Serializer
 from kafka.structs import TopicPartition
 
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.failpoints import hit
 from stocktrade.transport.base import NewRecord
 from stocktrade.transport.kafka_client import Connection, discard_producer, is_fencing
 
@@ -77,8 +78,12 @@ def check_library() -> None:
         )
 
 
-def check_cluster(connection: Connection) -> None:
-    """Refuse a cluster that cannot raise the epoch with each transaction.
+_DEFECTIVE: Final = range(30, 34)
+"""The highest levels of metadata.version that brokers of Kafka 4.3 (30) and 4.4 (33) know; 4.2 knows 29."""
+
+
+def check_cluster(connection: Connection) -> list[str]:
+    """Refuse a cluster that cannot raise the epoch with each transaction; what else its user should be warned of.
 
     Raises:
         UsageError: it cannot, or is not told to.
@@ -90,10 +95,19 @@ def check_cluster(connection: Connection) -> None:
         raise UsageError(
             f"the cluster at {connection.servers} has transaction.version {level}; the exchange needs 2",
             cause="without it, a delayed request can tear a transaction apart",
-            hint="use Kafka 4.0 or later, and if it was upgraded: "
+            hint="use Kafka 4.0 or later, and if it was upgraded:\n"
             f"kafka-features.sh --bootstrap-server {connection.servers.partition(',')[0]} "
             "upgrade --feature transaction.version=2",
         )
+    warnings = connection.exposures()
+    # Brokers do not tell their release, but what they could be upgraded to.
+    _, newest = features.get("metadata.version", {}).get("supported", (0, 0))
+    if newest in _DEFECTIVE:
+        warnings.append(
+            "the brokers are Kafka 4.3 or 4.4, and 4.3.0 to 4.4.0 have a defect: when one of them crashes, trades that "
+            "were committed can stay invisible, and their shard stops. Kafka 4.2 does not have it"
+        )
+    return warnings
 
 
 class _EndTxn(library.EndTxnHandler):  # type: ignore[misc]  # the library has no types
@@ -212,13 +226,16 @@ class Transactions:
                 for partition in {TopicPartition(topic, partition) for _, topic, partition in records}:
                     self._manager.maybe_add_partition_to_transaction(partition)
             futures = [send(self._producer, *record) for record in records]
+            hit("kafka.commit.sending")
             # A commit is no proof that the records were written: each of them has to be asked.
             offsets = [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in futures]
         except (KafkaError, ValueError) as error:
             raise self._failed(error, futures, decided=False) from error
+        hit("kafka.commit.sent")
         try:
             result = self._manager.begin_commit()
             self._producer._sender.wakeup()  # noqa: SLF001 - as commit_transaction does
+            hit("kafka.commit.ending")
             left_ms = max(1_000.0, (deadline - time.monotonic()) * 1000)
             if not result.wait(left_ms):
                 raise KafkaTimeoutError(f"no answer to the commit within {left_ms / 1000:.1f} s")

@@ -1,0 +1,109 @@
+"""`topics create`: what is missing is made, what is there stays, what differs is refused."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from rich.console import Console
+
+from stocktrade import cli, settings
+from stocktrade.errors import ExitCode, UsageError
+from stocktrade.roles.topics import create
+from stocktrade.transport import connect, topics
+from stocktrade.transport.base import Log
+
+NAMES = [spec.name for spec in topics.SPECS]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the embedded log; it is not there yet."""
+    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
+    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+def rows(count: int, state: str) -> str:
+    return "".join(f"{name}\t{count}\t{state}\n" for name in NAMES)
+
+
+def test_an_embedded_log_gets_the_partitions_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder is made, the second time nothing is, and an exchange runs on as many shards."""
+    assert cli.run(["topics", "create", "--partitions=3"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (rows(3, "made"), f"log: sqlite:{home}\n")
+    for again in ([], ["--partitions=3"]):
+        assert cli.run(["topics", "create", *again]) == 0
+        assert capsys.readouterr().out == rows(3, "there")
+    assert cli.run(["nse", "--once"]) == 0
+    assert {json.loads(line).get("shard") for line in capsys.readouterr().out.splitlines()} >= {0, 1, 2}
+
+
+def test_another_number_of_partitions_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The difference is named, and the log stays as it is."""
+    assert cli.run(["topics", "create", "--partitions=2"]) == 0
+    capsys.readouterr()
+    assert cli.run(["topics", "create", "--partitions=3"]) == 2
+    said = capsys.readouterr()
+    assert f"error: sqlite:{home} has 2 partitions, not 3\n" in said.err
+    assert said.out == ""
+    with connect(f"sqlite:{home}") as log:
+        assert log.partitions() == 2
+
+
+def test_json_is_one_document(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["topics", "create", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "schema": "stocktrade.topics/1",
+        "log": f"sqlite:{home}",
+        "topics": [{"topic": name, "partitions": 1, "state": "made"} for name in NAMES],
+    }
+
+
+# --- on Kafka --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(kafka_servers: str) -> Iterator[Log]:
+    from stocktrade.transport.kafka import KafkaLog
+
+    with KafkaLog(kafka_servers, partitions=2, prefix=f"{uuid4().hex[:8]}-") as log:
+        yield log
+
+
+def said_by(log: Log, partitions: int | None = None, *, terminal: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, color_system=None, width=80)
+    assert create(log, partitions=partitions, as_json=False, console=console, out=out) is ExitCode.OK
+    return out.getvalue()
+
+
+@pytest.mark.kafka
+def test_missing_topics_are_made_and_the_others_stay(log: Log) -> None:
+    """Each topic is told with its state; a topic that is there is not made again."""
+    log.ensure_topics([spec for spec in topics.SPECS if spec.name in (topics.TRADES, topics.JOURNAL)])
+    assert [line.split("\t") for line in said_by(log, 2).splitlines()] == [
+        [name, "2", "there" if name in (topics.TRADES, topics.JOURNAL) else "made"] for name in NAMES
+    ]
+    lines = said_by(log, terminal=True).splitlines()
+    assert [line.split() for line in lines] == [["✓", "there", name, "2", "partitions"] for name in NAMES]
+
+
+@pytest.mark.kafka
+def test_a_topic_that_differs_is_refused_and_nothing_is_made(log: Log, kafka_servers: str) -> None:
+    """One topic of another number of partitions: it is named, with the command that mends it."""
+    from stocktrade.transport.kafka import KafkaLog
+
+    prefix = log._prefix  # type: ignore[attr-defined]  # only KafkaLog has one
+    with KafkaLog(kafka_servers, partitions=1, prefix=prefix) as other:
+        other.ensure_topics([spec for spec in topics.SPECS if spec.name == topics.TRADES])
+    with pytest.raises(UsageError) as raised:
+        said_by(log, 2)
+    assert f"{topics.TRADES} has 1 partitions, not 2" in raised.value.cause
+    assert f"--topic {prefix}{topics.TRADES} --alter --partitions 2" in raised.value.hint
+    with pytest.raises(UsageError, match="no topic"):
+        log.reader({(topics.BUY_ORDERS, 0): 0})
