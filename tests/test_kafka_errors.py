@@ -418,7 +418,8 @@ def test_brokers_with_a_known_defect_are_warned_of(
     broker: ManyListeners, monkeypatch: pytest.MonkeyPatch, newest: int, release: str, warned: bool
 ) -> None:
     """The release shows in the highest metadata.version: the numbers were read off brokers of these releases."""
-    from stocktrade.transport.kafka_client import Connection, read_settings
+    from stocktrade.transport.kafka_client import Connection
+    from stocktrade.transport.kafka_options import read_settings
 
     with closing(Connection(broker.bootstrap_servers, read_settings({}))) as connection:
         assert kafka_txn.check_cluster(connection) == []

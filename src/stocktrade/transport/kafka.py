@@ -28,7 +28,7 @@ from typing import Any, Final, TypeVar
 from kafka import TopicPartition as Place
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import AuthorizationError, KafkaError
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
@@ -52,9 +52,10 @@ from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_SINGLE_MS,
     Connection,
     discard_producer,
-    read_settings,
+    is_forbidden,
 )
 from stocktrade.transport.kafka_held import HeldBack
+from stocktrade.transport.kafka_options import read_settings
 from stocktrade.transport.kafka_topics import Topics
 from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, know, send
 from stocktrade.transport.partitioner import partition_for
@@ -185,7 +186,7 @@ class KafkaLog(Log):
             # The library's producer is dead for ever once a batch has expired.
             self._drop_producer()
             # A single record that was refused was not written; of several, others may have been.
-            refused = len(records) == 1 and isinstance(error, AuthorizationError)
+            refused = len(records) == 1 and is_forbidden(error)
             if not sent or refused:
                 raise self._connection.translated(error, "the records were not sent") from error
             raise Unknown(
@@ -229,6 +230,10 @@ class KafkaLog(Log):
 
     def owners(self) -> dict[int, str | None]:
         """See `Log.owners`. The members of all groups in which exchanges are."""
+        return self.owners_but("")
+
+    def owners_but(self, client_id: str) -> dict[int, str | None]:
+        """The owners, without the member that has this client id."""
         owners: dict[int, str | None] = dict.fromkeys(range(self.partitions()))
         admin = self._connection.admin
 
@@ -241,7 +246,7 @@ class KafkaLog(Log):
             for member in group["members"]:
                 identity = _CLIENT_ID.fullmatch(member["client_id"])
                 assignment = member["member_assignment"]
-                if identity is None or not assignment:
+                if identity is None or not assignment or member["client_id"] == client_id:
                     continue
                 name = visible(f"pid {identity['pid']} on {identity['host']}", 100)
                 for topic in assignment["assigned_partitions"]:
@@ -497,9 +502,10 @@ class KafkaMember(_Opened, Member):
         timeouts = connection.timeouts
         self._group = prefix + group
         self._host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
+        self._client_id = f"{_MEMBER}.{self._host}.{os.getpid()}.{next(_numbers)}"
         self._consumer = connection.make_consumer(
             group_id=self._group,
-            client_id=f"{_MEMBER}.{self._host}.{os.getpid()}.{next(_numbers)}",
+            client_id=self._client_id,
             # The one assignor that gives a member the same numbers of all topics.
             partition_assignment_strategy=[RangePartitionAssignor],
             session_timeout_ms=timeouts.session_ms,
@@ -692,7 +698,9 @@ class KafkaMember(_Opened, Member):
             self._waiting_for_at = now + _WAITING_FOR_EVERY_S
             self._remove_dead()
             with suppress(StocktradeError):
-                self._waiting_for = {shard: owner for shard, owner in self._log.owners().items() if owner is not None}
+                self._waiting_for = {
+                    shard: owner for shard, owner in self._log.owners_but(self._client_id).items() if owner is not None
+                }
         return {shard: owner for shard, owner in self._waiting_for.items() if shard not in assigned}
 
     def start(self, shard: int, offsets: Mapping[str, int]) -> None:

@@ -29,7 +29,6 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, UsageError
 from stocktrade.transport.kafka_options import Settings
-from stocktrade.transport.kafka_options import read_settings as read_settings  # noqa: PLC0414 - kafka.py takes it from here
 
 _T = TypeVar("_T")
 
