@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check kill-test bench clean
+.PHONY: demo test check kill-test bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -26,6 +26,9 @@ bench: $(INSTALLED)  ## the figures of docs/performance.md
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/embedded_log.py
 	$(BIN)/python benchmarks/end_to_end.py
+
+bench-kafka: $(INSTALLED)  ## the same on Kafka, in a container; beside loops that do the same work
+	$(BIN)/python benchmarks/on_kafka.py
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -46,6 +46,8 @@ ORDERS: Final = 20_000
 SEED_ORDERS: Final = 4_000
 RATE: Final = 100
 SECONDS: Final = 20
+WARM_UP_S: Final = 2
+"""Told apart: new topics, a new group and a broker that has just begun to compile what it runs."""
 SYMBOLS: Final = tuple(f"SYM{n:02}" for n in range(40))
 DEADLINE_S: Final = 120.0
 
@@ -313,7 +315,9 @@ def latency(servers: str) -> dict[str, float]:
                     if leg["to_entity"] == "SELLER" and leg["order_id"] != f"b{10**6}":
                         seen[leg["order_id"]].append(now)
             sender.join()
-    took = [(max(times) - due[order]) * 1000 for order, times in seen.items()]
+    warm = min(due.values()) + WARM_UP_S
+    first = [(max(times) - due[order]) * 1000 for order, times in seen.items() if due[order] < warm]
+    took = [(max(times) - due[order]) * 1000 for order, times in seen.items() if due[order] >= warm]
     slow = sum(ms > 100 for ms in took)
     return {
         "p50_ms": percentile(took, 0.5),
@@ -321,6 +325,7 @@ def latency(servers: str) -> dict[str, float]:
         "p99_ms": percentile(took, 0.99),
         "max_ms": max(took),
         "above_100_ms": slow,
+        "first_2_s_max_ms": max(first),
         "orders": len(took),
     }
 

@@ -6,18 +6,23 @@ exchange's own code (`_replay`).
 
 Invariant: a finding names the rule that is broken and where; a sound log has none. Journal entries that do not
 continue the chain do not count, as for every reader.
+
+No second writer can get at the embedded log, so such an entry is a finding there. A remote log may let a fenced
+owner's commit in: then the entry is counted, and its outputs must be redeliveries, the same id with the same content.
 """
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID, uuid5
 
-from stocktrade.transport.base import Log, NewRecord, Record
+from stocktrade.transport.base import Log, NewRecord, Position, Record
 
 INPUTS: Final = ("buy-orders", "sell-offers")
 OUTPUTS: Final = ("order-events", "trades", "demat-transfers", "cash-movements")
@@ -28,8 +33,11 @@ _GENESIS: Final = "0" * 64
 _LEGS: Final = UUID("6f0c1e5a-3b0d-5d52-9c56-5d1d2a6a8850")
 _ALIASES: Final = {"SBI": "SBIN"}
 
-Place = tuple[str, int, int]
-"""Topic, partition, offset."""
+_ID_FIELDS: Final = {"trades": "trade_id", "demat-transfers": "transfer_id", "cash-movements": "movement_id"}
+_FORWARDED: Final = "stocktrade.forwarded-from"
+
+PATIENCE_S: Final = 15.0
+"""How long a remote log may keep a reader from the end that it has named."""
 
 
 class Finding(NamedTuple):
@@ -40,11 +48,40 @@ class Finding(NamedTuple):
     what: str
 
 
+Answer = Literal["acknowledged", "unknown", "failed"]
+
+
+class Told(NamedTuple):
+    """What a client was told about one message that it sent; `where` it stands, if that was acknowledged.
+
+    `unknown` may be on the log once; `failed` is not. `order_id` is empty of what is no order.
+    """
+
+    topic: str
+    participant: str
+    order_id: str
+    value: bytes
+    answer: Answer
+    where: Position | None = None
+
+
+class Report(NamedTuple):
+    """What an audit came to. `ignored` are entries that do not continue the chain, `redelivered` the outputs that
+    are there once more with the same content.
+    """
+
+    findings: list[Finding]
+    inputs: int
+    trades: int
+    ignored: int
+    redelivered: int
+
+
 class Books(NamedTuple):
     """A log's records by topic and shard, in the order of their offsets."""
 
     shards: int
-    records: Mapping[tuple[str, int], list[Record]]
+    records: dict[tuple[str, int], list[Record]]
 
     def of(self, *topics: str) -> list[Record]:
         """Every record of the topics, all shards."""
@@ -82,37 +119,66 @@ class Taken(NamedTuple):
 
 def audit(log: Log) -> list[Finding]:
     """Every broken rule of the log."""
+    return examine(log).findings
+
+
+def examine(log: Log, told: Iterable[Told] | None = None, *, chain_decides: bool | None = None) -> Report:
+    """Look at all that is on the log.
+
+    Args:
+        log: the log; nobody writes to it meanwhile.
+        told: what every client that wrote to the inputs was told about everything that it sent.
+        chain_decides: whether an entry that does not continue the chain is counted (True) or a finding. By default
+            as the log is a remote one or not.
+    """
+    tolerant = log.remote if chain_decides is None else chain_decides
     findings: list[Finding] = []
     books = read(log, findings)
     lines: list[Line] = []
+    ignored = redelivered = 0
+    doubled: set[int] = set()
     for shard in range(books.shards):
-        chain = _chain(books.records[JOURNAL, shard], shard, findings)
+        chain, strangers = _chain(books.records[JOURNAL, shard], shard, findings)
+        ignored += len(strangers)
+        if not tolerant:
+            findings += [Finding("chain", str(each.position), "does not continue the chain") for each in strangers]
+        elif strangers:
+            doubled.add(shard)
+            redelivered += _apply_once(books, shard, findings)
         lines += _lines(chain, shard, findings)
         findings += _replay(books, chain, shard)
     findings += _inputs(books, lines)
-    findings += _dead_and_forwarded(books, lines)
+    findings += _dead_and_forwarded(books, lines, doubled)
     taken = _events(books, lines, findings)
     findings += _trades(books, taken)
     findings += _legs(books, lines, taken)
     findings += _sums(books)
-    return findings
+    if told is not None:
+        findings += _told(books, list(told))
+    return Report(findings, len(books.of(*INPUTS)), len(books.of("trades")), ignored, redelivered)
 
 
 def read(log: Log, findings: list[Finding]) -> Books:
     """All that is on the log now."""
     shards = log.partitions()
-    records: dict[tuple[str, int], list[Record]] = {}
-    for topic in (*INPUTS, *OUTPUTS, DEAD_LETTERS, JOURNAL):
-        for shard in range(shards):
-            found = records[topic, shard] = []
-            with closing(log.reader({(topic, shard): 0})) as reader:
-                ends = reader.ends()
-                while not reader.caught_up(ends):
-                    some = reader.poll(1.0)
-                    if not some:
-                        findings.append(Finding("whole", f"{topic}@{shard}", f"ends before {ends[topic, shard]}"))
-                        break
-                    found.extend(some)
+    places = [(topic, shard) for topic in (*INPUTS, *OUTPUTS, DEAD_LETTERS, JOURNAL) for shard in range(shards)]
+    records: dict[tuple[str, int], list[Record]] = {place: [] for place in places}
+    with closing(log.reader(dict.fromkeys(places, 0))) as reader:
+        ends = reader.ends()
+        patience_s = PATIENCE_S if log.remote else 0.0
+        deadline = time.monotonic() + patience_s
+        while not reader.caught_up(ends):
+            if some := reader.poll(1.0):
+                for record in some:
+                    records[record.topic, record.partition].append(record)
+                deadline = time.monotonic() + patience_s
+            elif time.monotonic() >= deadline:
+                break
+        findings += [
+            Finding("whole", f"{topic}@{shard}", f"ends before {ends[topic, shard]}")
+            for topic, shard in places
+            if reader.position(topic, shard) < ends[topic, shard]
+        ]
     return Books(shards, records)
 
 
@@ -130,9 +196,12 @@ def _canonical(symbol: str) -> str:
 # --- the journal -----------------------------------------------------------------------------------------------
 
 
-def _chain(journal: Iterable[Record], shard: int, findings: list[Finding]) -> list[tuple[Record, dict[str, Any]]]:
-    """The entries that count: each has the next number and its predecessor's digest."""
+def _chain(
+    journal: Iterable[Record], shard: int, findings: list[Finding]
+) -> tuple[list[tuple[Record, dict[str, Any]]], list[Record]]:
+    """The entries that count, each with the next number and its predecessor's digest; and those that do not."""
     chain: list[tuple[Record, dict[str, Any]]] = []
+    strangers: list[Record] = []
     digest, owners = _GENESIS, 0
     for record in journal:
         entry = _fields(record)
@@ -140,20 +209,53 @@ def _chain(journal: Iterable[Record], shard: int, findings: list[Finding]) -> li
         if entry["entry"] > len(chain):
             findings.append(Finding("chain", where, f"entry {entry['entry']} after {len(chain) - 1}"))
         if (entry["entry"], entry["prev"]) != (len(chain), digest):
+            strangers.append(record)
             continue
         owners += entry["kind"] == "owner"
         if (entry["v"], entry["shard"], entry["epoch"]) != (1, shard, owners):
             findings.append(Finding("chain", where, "version, shard or epoch"))
         chain.append((record, entry))
         digest = entry["digest"]
-    counted = {record.offset for record, _ in chain}
-    # The embedded log lets no second owner write, so a record that does not count is a finding there.
-    findings.extend(
-        Finding("chain", str(record.position), "does not continue the chain")
-        for record in journal
-        if record.offset not in counted
-    )
-    return chain
+    return chain, strangers
+
+
+def _apply_once(books: Books, shard: int, findings: list[Finding]) -> int:
+    """Leave out what came again, as a consumer of ids does; how many that were.
+
+    The id of an event and of a dead letter is the input that it answers. What comes again with other content stays,
+    and is a finding.
+    """
+    redelivered = 0
+    for topic in (*OUTPUTS, DEAD_LETTERS):
+        first: dict[str, Record] = {}
+        kept: list[Record] = []
+        for record in books.records[topic, shard]:
+            before = first.setdefault(_id_of(record), record)
+            if before is not record and _content(before) == _content(record):
+                redelivered += 1
+                continue
+            if before is not record:
+                what = f"{_id_of(record)} was something else at {before.position}"
+                findings.append(Finding("redelivery", str(record.position), what))
+            kept.append(record)
+        books.records[topic, shard] = kept
+    return redelivered
+
+
+def _content(record: Record) -> tuple[Any, ...]:
+    return (record.time_ms, record.key, record.value, record.headers)
+
+
+def _id_of(record: Record) -> str:
+    if record.topic == DEAD_LETTERS:
+        return _of_input(record)
+    return str(_fields(record)[_ID_FIELDS.get(record.topic, "source")])
+
+
+def _of_input(letter: Record) -> str:
+    headers = {name: text.decode() for name, text in letter.headers}
+    topic, partition, offset = (headers[f"__dlq.errors.{part}"] for part in ("topic", "partition", "offset"))
+    return f"{topic}@{partition}:{offset}"
 
 
 def _lines(chain: Iterable[tuple[Record, dict[str, Any]]], shard: int, findings: list[Finding]) -> list[Line]:
@@ -242,17 +344,22 @@ def _inputs(books: Books, lines: Iterable[Line]) -> list[Finding]:
     return findings
 
 
-def _dead_and_forwarded(books: Books, lines: Iterable[Line]) -> list[Finding]:
-    """What is no order went to the dead letters, and what is another shard's went there, once each."""
+def _dead_and_forwarded(books: Books, lines: Iterable[Line], doubled: AbstractSet[int]) -> list[Finding]:
+    """What is no order went to the dead letters, and what is another shard's went there, once each.
+
+    What a shard in `doubled` forwarded may be there again, as another input with the same content.
+    """
     moved: Counter[tuple[str, str]] = Counter()
     for letter in books.of(DEAD_LETTERS):
-        headers = {name: text.decode() for name, text in letter.headers}
-        topic, partition, offset = (headers[f"__dlq.errors.{part}"] for part in ("topic", "partition", "offset"))
-        moved["dead", f"{topic}@{partition}:{offset}"] += 1
+        moved["dead", _of_input(letter)] += 1
+    forwards: dict[str, set[tuple[bytes | None, bytes | None]]] = defaultdict(set)
     for record in books.of(*INPUTS):
         for name, text in record.headers:
-            if name == "stocktrade.forwarded-from":
-                moved["forwarded", text.decode()] += 1
+            if name == _FORWARDED:
+                origin, content = text.decode(), (record.key, record.value)
+                shard = int(origin.rpartition(":")[0].rpartition("@")[2])
+                moved["forwarded", origin] += not (shard in doubled and content in forwards[origin])
+                forwards[origin].add(content)
     due = Counter((line.kind, line.source) for line in lines if line.kind != "order")
     return [
         Finding("dead and forwarded", source, f"{kind}: {moved[kind, source]} times, not {due[kind, source]}")
@@ -461,3 +568,61 @@ def _sums(books: Books) -> list[Finding]:
         else:
             sums["rupees"] += sign * Decimal(leg["amount"])
     return [Finding("sums", asset, f"{total} too many") for asset, total in sums.items() if total]
+
+
+# --- what clients were told ------------------------------------------------------------------------------------
+
+
+def _told(books: Books, told: list[Told]) -> list[Finding]:
+    """What was acknowledged is where the client was told, what failed is nowhere, and nobody else has written.
+
+    That each input is in the journal exactly once, and no id was accepted twice, is asked of every log.
+    """
+    findings = []
+    records = {record.position: record for record in books.of(*INPUTS)}
+    sent = Counter((record.topic, record.value or b"") for record in records.values() if not _is_forwarded(record))
+    answers = Counter((each.topic, each.value, each.answer) for each in told)
+    places = Counter(each.where for each in told if each.where is not None)
+    findings += [Finding("told", str(at), "stands for several messages") for at, count in places.items() if count > 1]
+    for each in told:
+        if each.answer != "acknowledged":
+            continue
+        found = None if each.where is None else records.get(each.where)
+        if found is None or (found.topic, found.value) != (each.topic, each.value):
+            findings.append(Finding("told", str(each.where), f"{each.order_id!r} was acknowledged and is not there"))
+    messages = {(each.topic, each.value) for each in told}
+    for topic, value in messages:
+        least = answers[topic, value, "acknowledged"]
+        most = least + answers[topic, value, "unknown"]
+        count = sent[topic, value]
+        if not least <= count <= most:
+            findings.append(Finding("told", f"{topic}: {value!r}", f"{count} times, not {least} to {most} times"))
+    findings.extend(
+        Finding("told", f"{topic}: {value!r}", "nobody sent it")
+        for topic, value in sent
+        if (topic, value) not in messages
+    )
+    return findings + _first_answers(books, told)
+
+
+def _is_forwarded(record: Record) -> bool:
+    return any(name == _FORWARDED for name, _ in record.headers)
+
+
+def _first_answers(books: Books, told: list[Told]) -> list[Finding]:
+    """Of every order that was acknowledged one copy had an outcome of its own; any other is its duplicate."""
+    outcomes: Counter[tuple[str, str]] = Counter()
+    for record in books.of("order-events"):
+        event = _fields(record)
+        outcomes[event["participant"], event["order_id"]] += event["status"] != "DUPLICATE"
+    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for each in told:
+        if each.order_id:
+            answers[each.participant, each.order_id].add(each.answer)
+    findings = []
+    for order, said in answers.items():
+        least = 1 if "acknowledged" in said else 0
+        most = 0 if said == {"failed"} else 1
+        if not least <= outcomes[order] <= most:
+            findings.append(Finding("told", " ".join(order), f"{outcomes[order]} outcomes after {sorted(said)}"))
+    return findings

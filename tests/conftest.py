@@ -24,6 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # kafka-python reads its message schemas by a function that Python 3.11 and 3.12 call deprecated.
     config.addinivalue_line("filterwarnings", "ignore:read_text is deprecated:DeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore:open_text is deprecated:DeprecationWarning")
+    # It leaves a socket whose connection broke to the garbage collector now and then, in whatever test that runs.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

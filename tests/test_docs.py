@@ -8,8 +8,11 @@ How a document is run, from its top to its end, in a fresh STOCKTRADE_HOME and a
 * `<!-- runs on -->` above a block: the command is left running while the rest of the document runs. At the end its
   lines must have been printed in this order, whatever else was, and Ctrl-C must end it with exit code 0.
 * `<!-- exit N -->` above a block: the last command ends with N. All others end with 0.
-* A ```python block is a program of its own.
+* A ```python block is a program of its own. `<!-- file NAME -->` above it: it is only put into a file of that name.
 * A ```json block is a message of the topic in the heading above it, as the exchange writes it.
+
+The page about Kafka is run on a real broker, whose address stands in for localhost:9092. Its commands are a shell's,
+so that kcat can be shown as it is used, and run in a folder of their own.
 """
 
 import ast
@@ -29,7 +32,7 @@ import tempfile
 import termios
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +40,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from kafka_container import KafkaContainer
+from kcat import need_kcat
 from stocktrade.domain.facts import Reason
 from stocktrade.domain.messages import (
     BuyOrder,
@@ -84,7 +89,7 @@ class Block(NamedTuple):
 
 
 _BLOCK = re.compile(
-    r"^(?:<!-- (?P<comment>.+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
+    r"^(?:<!-- (?P<comment>[^\n]+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 _HEADING = re.compile(r"^#{2,3} `([a-z-]+)`$", re.MULTILINE)
 
@@ -112,6 +117,7 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 _SAME: Final = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"sqlite:\S+"), "sqlite:LOG"),
+    (re.compile(r"kafka:\S+"), "kafka:LOG"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"\b\d+(?:\.\d+)?/s"), "RATE"),
@@ -139,17 +145,19 @@ def in_order(shown: list[str], printed: list[str]) -> str | None:
 
 
 class Terminal:
-    """A command in a terminal of its own."""
+    """A command in a terminal of its own: one of ours, or, with a folder to run in, any line of a shell."""
 
-    def __init__(self, command: str, environment: dict[str, str]) -> None:
+    def __init__(self, command: str, environment: dict[str, str], folder: Path | None = None) -> None:
         self.command = command
         self._output = b""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         words = shlex.split(command)
-        assert words[0] == "stocktrade", f"only stocktrade is run, not {command!r}"
+        assert folder or words[0] == "stocktrade", f"only stocktrade is run, not {command!r}"
+        ours = [sys.executable, "-m", "stocktrade", *words[1:]]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stocktrade", *words[1:]],
+            ours if words[0] == "stocktrade" else ["/bin/sh", "-c", command],
+            cwd=folder,
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -225,28 +233,54 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+KAFKA_PAGE: Final = "docs/kafka.md"
+
+
 def runnable() -> list[str]:
     kinds = {"console", "python"}
-    return [name for name in NAMES if kinds & {block.language for block in blocks(ROOT / name)}]
+    return [name for name in NAMES if kinds & {b.language for b in blocks(ROOT / name)} and name != KAFKA_PAGE]
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("STOCKTRADE_", "COLUMNS", "LINES"))}
+    return environment | {"STOCKTRADE_HOME": str(home / "log"), "TERM": "xterm-256color", "PYTHONUTF8": "1"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", runnable())
 def test_a_document_runs_as_it_says(name: str, home: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("STOCKTRADE_", "COLUMNS", "LINES"))}
-    environment |= {"STOCKTRADE_HOME": str(home / "log"), "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    run(blocks(ROOT / name), environment_of(home))
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_the_kafka_page_runs_as_it_says(new_broker: Callable[[], KafkaContainer], home: Path) -> None:
+    """On a real broker: the four commands, an order that kcat sends, and a consumer of the seed's fields alone."""
+    need_kcat()
+    server = new_broker().bootstrap_servers
+    environment = environment_of(home) | {"STOCKTRADE_BOOTSTRAP_SERVERS": server}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    shown = [b._replace(text=b.text.replace("localhost:9092", server)) for b in blocks(ROOT / KAFKA_PAGE)]
+    run(shown, environment, home)
+
+
+def run(shown_blocks: list[Block], environment: dict[str, str], folder: Path | None = None) -> None:
+    """Run a document's blocks from its top to its end; in a folder its commands are a shell's."""
     running: list[tuple[Terminal, list[str]]] = []
     opened: list[Terminal] = []
     try:
-        for block in blocks(ROOT / name):
-            if block.language == "python":
+        for block in shown_blocks:
+            if block.language == "python" and block.comment.startswith("file "):
+                assert folder is not None, "a file needs a folder"
+                (folder / block.comment.removeprefix("file ")).write_text(block.text)
+            elif block.language == "python":
                 subprocess.run([sys.executable, "-c", block.text], env=environment, check=True, timeout=PATIENCE_S)
             if block.language != "console":
                 continue
             steps = list(commands(block))
             assert steps, f"a console block without a command:\n{block.text}"
             for number, (command, shown) in enumerate(steps, 1):
-                terminal = Terminal(command, environment)
+                terminal = Terminal(command, environment, folder)
                 opened.append(terminal)
                 if block.comment == "runs on":
                     terminal.wait_until_ready()
@@ -262,6 +296,18 @@ def test_a_document_runs_as_it_says(name: str, home: Path) -> None:
     finally:
         for terminal in opened:
             terminal.close()
+
+
+def test_the_kafka_page_says_how_each_topic_is_set() -> None:
+    from stocktrade.transport.kafka_topics import _settings
+
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\w+) \| (\w+) \| (.*?) ?\|$", (ROOT / KAFKA_PAGE).read_text(), re.MULTILINE)
+    settings = {spec.name: _settings(spec) for spec in topics.SPECS}
+    assert [tuple(row) for row in rows] == [
+        (name, each["message.timestamp.type"], each["cleanup.policy"], each.get("retention.ms", ""))
+        for name, each in settings.items()
+    ]
+    assert all(each.get("retention.ms") == each.get("retention.bytes") for each in settings.values())
 
 
 def test_the_way_documents_are_compared_finds_a_difference() -> None:

@@ -34,7 +34,7 @@ from test_docs import ROOT, blocks
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 60.0
 NEARLY_A_BROKERS_LIMIT: Final = 1_048_400
 """Of 1,048,588 bytes, the largest batch that a broker takes unless it is told otherwise."""
 

@@ -11,33 +11,28 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from decimal import Decimal
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from auditor import Finding, audit
-from stocktrade.domain.messages import BuyOrder, SellOffer
-from stocktrade.failpoints import VARIABLE
+from clients import Client, make_order
+from processes import DEADLINE_S, PROGRAM, Commands, quick_folder
+
+from auditor import Finding, examine
 from stocktrade.transport import connect, topics
-from stocktrade.transport.base import Log, NewRecord, Reader
-from stocktrade.transport.codec import encode_order, key_of_symbol
+from stocktrade.transport.base import Log, Reader
 
 SEED: Final = 885
 KILLS: Final = int(os.environ.get("STOCKTRADE_TEST_KILLS", "25"))
-DEADLINE_S: Final = 30.0
 
-EXCHANGE: Final = (sys.executable, "-m", "stocktrade")
 SABOTAGED: Final = (sys.executable, str(Path(__file__).with_name("sabotaged.py")))
 
 IN_A_COMMIT: Final = (
@@ -51,95 +46,6 @@ IN_A_COMMIT: Final = (
 SYMBOLS: Final = ("SBIN", "INFY", "ITC")
 
 
-@dataclass
-class Client:
-    """Places orders in a thread of its own for as long as the exchange is being killed."""
-
-    url: str
-    seed: int
-    most_at_once: int
-    acknowledged: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
-    _errors: list[BaseException] = field(default_factory=list)
-
-    @contextmanager
-    def placing(self) -> Iterator[None]:
-        """Place orders for the body of a `with`."""
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join(DEADLINE_S)
-        assert not thread.is_alive()
-        assert self._errors == []
-
-    def _run(self) -> None:
-        try:
-            chance = random.Random(self.seed)
-            number = 0
-            with connect(self.url) as log:
-                while not self._over.wait(0.01):
-                    batch = []
-                    for _ in range(chance.randint(1, self.most_at_once)):
-                        batch.append(_order(chance, number))
-                        number += 1
-                    if chance.random() < 0.1:
-                        batch.append(batch[0])  # a retry
-                    if chance.random() < 0.02:
-                        batch.append(NewRecord(topics.SELL_OFFERS, None, b"no message"))
-                    self.acknowledged += len(log.append(batch))
-        except BaseException as error:  # noqa: BLE001 - raised again by `placing`
-            self._errors.append(error)
-
-
-def _order(chance: random.Random, number: int) -> NewRecord:
-    symbol, quantity = chance.choice(SYMBOLS), chance.randint(1, 20)
-    name, price = f"id-{number}", Decimal(885 + chance.randint(-3, 3))
-    key = key_of_symbol(symbol)
-    if chance.random() < 0.5:
-        buyer = chance.choice(["HDFC", "ICICI", "LIC"])
-        order = BuyOrder(order_id=name, buyer=buyer, stock_symbol=symbol, quantity=quantity, price_per_unit=price)
-        return NewRecord(topics.BUY_ORDERS, key, encode_order(order))
-    offer = SellOffer(
-        offer_id=name,
-        seller=chance.choice(["SELLER", "HDFC"]),
-        stock_symbol=symbol,
-        quantity=quantity,
-        price_per_unit=chance.choice([None, price, price]),
-    )
-    return NewRecord(topics.SELL_OFFERS, key, encode_order(offer))
-
-
-class Exchange:
-    """Processes of the exchange, one after the other, on the log in a folder."""
-
-    def __init__(self, folder: Path, command: tuple[str, ...]) -> None:
-        self._folder = folder
-        self._command = command
-        self._said = folder.with_name("nse.out")
-
-    def start(self, *options: str, failpoints: str = "") -> "subprocess.Popen[bytes]":
-        """Start `nse`."""
-        environment = os.environ | {"STOCKTRADE_HOME": str(self._folder), VARIABLE: failpoints}
-        with self._said.open("ab") as said:
-            return subprocess.Popen(
-                [*self._command, "nse", *options], env=environment, stdout=said, stderr=subprocess.STDOUT
-            )
-
-    def must_end(self, process: "subprocess.Popen[bytes]", code: int) -> None:
-        """Wait for a process, which must end with `code`."""
-        try:
-            assert process.wait(DEADLINE_S) == code, self.last_words()
-        finally:
-            process.kill()
-
-    def last_words(self) -> str:
-        """The end of what the processes have said."""
-        return self._said.read_bytes()[-2000:].decode()
-
-
 def wait_for_owner(journal: Reader) -> None:
     """Wait until the next owner has entered the journal."""
     deadline = time.monotonic() + DEADLINE_S
@@ -150,9 +56,9 @@ def wait_for_owner(journal: Reader) -> None:
     raise AssertionError("nobody owns the shard")
 
 
-def kill_outside(exchange: Exchange, journal: Reader, chance: random.Random) -> None:
+def kill_outside(exchange: Commands, journal: Reader, chance: random.Random) -> None:
     """Kill an exchange that trades, or one in four that starts, a random moment later."""
-    process = exchange.start()
+    process = exchange.start("nse")
     starts = chance.random() < 0.25
     if not starts:
         wait_for_owner(journal)
@@ -162,23 +68,23 @@ def kill_outside(exchange: Exchange, journal: Reader, chance: random.Random) -> 
     exchange.must_end(process, -signal.SIGKILL)
 
 
-def kill_inside(exchange: Exchange, chance: random.Random) -> None:
+def kill_inside(exchange: Commands, chance: random.Random) -> None:
     """Let an exchange kill itself in one of its first commits."""
-    process = exchange.start(failpoints=f"{chance.choice(IN_A_COMMIT)}=kill@{chance.randint(1, 12)}")
+    process = exchange.start("nse", failpoints=f"{chance.choice(IN_A_COMMIT)}=kill@{chance.randint(1, 12)}")
     exchange.must_end(process, -signal.SIGKILL)
 
 
-def stop(exchange: Exchange, journal: Reader, *, torn_snapshot: bool) -> None:
+def stop(exchange: Commands, journal: Reader, *, torn_snapshot: bool) -> None:
     """End an exchange cleanly, or in the middle of the snapshot with which it ends."""
-    process = exchange.start(failpoints="owner.snapshot=kill@2" if torn_snapshot else "")
+    process = exchange.start("nse", failpoints="owner.snapshot=kill@2" if torn_snapshot else "")
     wait_for_owner(journal)
     process.terminate()
     exchange.must_end(process, -signal.SIGKILL if torn_snapshot else 0)
 
 
-def take_the_rest(exchange: Exchange) -> None:
+def take_the_rest(exchange: Commands) -> None:
     """Take what is left on the log with `nse --once`."""
-    exchange.must_end(exchange.start("--once"), 0)
+    exchange.must_end(exchange.start("nse", "--once"), 0)
 
 
 def values(log: Log, topic: str) -> list[dict[str, Any]]:
@@ -190,8 +96,8 @@ def values(log: Log, topic: str) -> list[dict[str, Any]]:
     return found
 
 
-def close_out(log: Log) -> int:
-    """Place the orders that fill whatever rests on the log; how many these are."""
+def close_out(log: Log, client: Client) -> None:
+    """Place the orders that fill whatever rests on the log."""
     filled: Counter[tuple[str, str]] = Counter()
     for trade in values(log, topics.TRADES):
         filled[trade["buyer"], trade["buy_order_id"]] += trade["quantity"]
@@ -203,21 +109,11 @@ def close_out(log: Log) -> int:
             rests[event["side"], event["stock_symbol"]] += left
     batch = []
     for (side, symbol), quantity in rests.items():
-        key, name = key_of_symbol(symbol), f"closing-{side}-{symbol}"
-        if quantity and side == "BUY":
-            offer = SellOffer(offer_id=name, seller="CLOSER", stock_symbol=symbol, quantity=quantity)
-            batch.append(NewRecord(topics.SELL_OFFERS, key, encode_order(offer)))
-        elif quantity:
-            order = BuyOrder(
-                order_id=name,
-                buyer="CLOSER",
-                stock_symbol=symbol,
-                quantity=quantity,
-                price_per_unit=Decimal(900),
-            )
-            batch.append(NewRecord(topics.BUY_ORDERS, key, encode_order(order)))
-    log.append(batch)
-    return len(batch)
+        counter, price = ("SELL", None) if side == "BUY" else ("BUY", 900)
+        if quantity:
+            name = f"closing-{side}-{symbol}"
+            batch.append(make_order(counter, symbol, name, quantity, price, "CLOSER", "CLOSER"))
+    client.send(log, batch)
 
 
 @dataclass
@@ -239,10 +135,12 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
     chance.shuffle(plan)
     for place in range(len(plan), 0, -10):
         plan.insert(place, "torn snapshot" if place // 10 % 2 else "stop")
-    exchange = Exchange(folder, command)
-    with connect(f"sqlite:{folder}") as log:
+    url = f"sqlite:{folder}"
+    exchange = Commands(folder.parent, program=command, environment={"STOCKTRADE_HOME": str(folder)})
+    with exchange.ending(), connect(url) as log:
         log.ensure_topics(topics.SPECS)
-        client = Client(f"sqlite:{folder}", SEED, most_at_once=max(4, 400 // len(plan)))
+        most_at_once = max(4, 400 // len(plan))
+        client = Client(lambda: connect(url), "id", SEED, most_at_once=most_at_once, symbols=SYMBOLS)
         with client.placing():
             for deed in plan:
                 with closing(log.reader({(topics.JOURNAL, 0): None})) as journal:
@@ -253,7 +151,7 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
                     else:
                         stop(exchange, journal, torn_snapshot=deed == "torn snapshot")
         take_the_rest(exchange)
-        closing_orders = close_out(log)
+        close_out(log, client)
         take_the_rest(exchange)
         inputs = sum(log.reader({(topic, 0): 0 for topic in topics.INPUTS}).ends().values())
         owed = {
@@ -265,9 +163,9 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
         for leg in values(log, topics.DEMAT_TRANSFERS):
             unsettled[leg["to_entity"], leg["order_id"]] -= leg["quantity"]
         return Result(
-            audit(log),
+            examine(log, client.told).findings,
             Counter(plan),
-            client.acknowledged + closing_orders,
+            client.count("acknowledged"),
             inputs,
             len(owed),
             {order: quantity for order, quantity in unsettled.items() if quantity},
@@ -276,10 +174,8 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    usable = memory.is_dir() and os.access(memory, os.W_OK)
-    with TemporaryDirectory(dir=memory if usable else None) as parent:
-        yield Path(parent) / "log"
+    with quick_folder() as parent:
+        yield parent / "log"
 
 
 @pytest.mark.slow
@@ -288,7 +184,7 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(folder: Path) -> None:
     """Every order that was acknowledged is in the journal once and, if accepted, settled once, however often the
     exchange is killed; the auditor finds nothing.
     """
-    result = run(folder, EXCHANGE, inside=KILLS - KILLS // 2, outside=KILLS // 2)
+    result = run(folder, PROGRAM, inside=KILLS - KILLS // 2, outside=KILLS // 2)
     assert result.findings == []
     assert result.inputs == result.acknowledged
     assert result.unsettled == {}

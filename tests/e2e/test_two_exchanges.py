@@ -8,39 +8,35 @@ for but a record, a line or an end, each with a deadline.
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from clients import make_order
+from processes import Commands, quick_folder, until
+
 from auditor import audit
-from stocktrade.domain.messages import BuyOrder, SellOffer
-from stocktrade.failpoints import VARIABLE
 from stocktrade.transport import connect, topics
 from stocktrade.transport.base import Log, NewRecord, Reader, Record
-from stocktrade.transport.codec import encode_order, key_of_symbol
 
 pytestmark = pytest.mark.slow
 
 DEADLINE_S: Final = 20.0
 
 
-class Home:
+class Home(Commands):
     """A log in a folder, and the processes that were started on it."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder.parent, environment={"STOCKTRADE_HOME": str(folder)})
         self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> Log:
         """The log, with its topics."""
@@ -48,79 +44,21 @@ class Home:
         log.ensure_topics(topics.SPECS)
         return log
 
-    def start(self, *arguments: str, failpoints: str = "") -> "subprocess.Popen[bytes]":
-        """Start a command."""
-        environment = os.environ | {"STOCKTRADE_HOME": str(self.folder), VARIABLE: failpoints}
-        name = self.folder.with_name(str(len(self.processes)))
-        with name.with_suffix(".out").open("wb") as out, name.with_suffix(".err").open("wb") as err:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "stocktrade", *arguments], env=environment, stdout=out, stderr=err
-            )
-        self.processes.append(process)
-        return process
-
-    def said(self, process: "subprocess.Popen[bytes]", kind: str = "out") -> str:
-        """What a process has said so far on stdout ("out") or stderr ("err")."""
-        name = self.folder.with_name(str(self.processes.index(process)))
-        return name.with_suffix(f".{kind}").read_text(encoding="utf-8")
-
-    def events(self, process: "subprocess.Popen[bytes]") -> list[dict[str, Any]]:
-        """What an exchange has said so far."""
-        return [json.loads(line) for line in self.said(process).splitlines(keepends=True) if line.endswith("\n")]
-
-    def must_end(self, process: "subprocess.Popen[bytes]", code: int, within_s: float = DEADLINE_S) -> None:
-        """Wait for a process, which must end with `code`."""
-        assert process.wait(within_s) == code, self.said(process, "err")
-
-    def wait_for(self, process: "subprocess.Popen[bytes]", event: str) -> dict[str, Any]:
-        """Wait until an exchange has said something; what it said."""
-
-        def found() -> list[dict[str, Any]]:
-            assert process.poll() is None, self.said(process, "err")
-            return [said for said in self.events(process) if said["event"] == event]
-
-        said: dict[str, Any] = until(found)[0]
-        return said
-
-
-def until(found: Callable[[], list[Any]]) -> list[Any]:
-    """Look again and again until there is something to see."""
-    deadline = time.monotonic() + DEADLINE_S
-    others_turn = threading.Event()
-    while not (result := found()):
-        assert time.monotonic() < deadline, "nothing came"
-        others_turn.wait(0.01)
-    return result
-
 
 @pytest.fixture
 def home() -> Iterator[Home]:
-    memory = Path("/dev/shm")
-    usable = memory.is_dir() and os.access(memory, os.W_OK)
-    with TemporaryDirectory(dir=memory if usable else None) as parent:
-        home = Home(Path(parent) / "log")
-        try:
+    with quick_folder() as parent:
+        home = Home(parent / "log")
+        with home.ending():
             yield home
-        finally:
-            for process in home.processes:
-                process.kill()
-                process.wait(DEADLINE_S)
 
 
 def buy(name: str, price: int = 885, quantity: int = 100) -> NewRecord:
-    order = BuyOrder(order_id=name, buyer="HDFC", stock_symbol="SBI", quantity=quantity, price_per_unit=Decimal(price))
-    return NewRecord(topics.BUY_ORDERS, key_of_symbol("SBIN"), encode_order(order))
+    return make_order("BUY", "SBI", name, quantity, price)[0]
 
 
 def sell(name: str, price: int | None = None, quantity: int = 100) -> NewRecord:
-    offer = SellOffer(
-        offer_id=name,
-        seller="SELLER",
-        stock_symbol="SBI",
-        quantity=quantity,
-        price_per_unit=None if price is None else Decimal(price),
-    )
-    return NewRecord(topics.SELL_OFFERS, key_of_symbol("SBIN"), encode_order(offer))
+    return make_order("SELL", "SBI", name, quantity, price)[0]
 
 
 def wait_for_records(reader: Reader, count: int) -> list[Record]:
