@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check kill-test bench bench-kafka clean
+.PHONY: demo test check kill-test fault-test kafka-soak bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -21,6 +21,12 @@ check: $(INSTALLED)  ## lint, types, architecture and the fast tests
 
 kill-test: $(INSTALLED)  ## 500 times kill -9, then an audit
 	STOCKTRADE_TEST_KILLS=500 $(BIN)/pytest tests/e2e/test_kill.py -k kill_9
+
+fault-test: $(INSTALLED)  ## ten rounds of every fault on Kafka: it needs what the Kafka tests need
+	STOCKTRADE_TEST_FAULT_ROUNDS=10 $(BIN)/pytest -s tests/e2e/test_kafka_faults.py
+
+kafka-soak: $(INSTALLED)  ## the same for an hour
+	STOCKTRADE_TEST_FAULT_SECONDS=3600 $(BIN)/pytest -s tests/e2e/test_kafka_faults.py
 
 bench: $(INSTALLED)  ## the figures of docs/performance.md
 	$(BIN)/python benchmarks/core.py

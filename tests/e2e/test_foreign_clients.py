@@ -438,3 +438,20 @@ def test_a_dead_exchange_holds_back_until_somebody_takes_over_or_its_timeout(mar
     market.wait(order_events=2)
     market.close()
     assert audit_of(market) == []
+
+
+def test_an_exchange_knows_that_it_is_at_the_end_behind_a_forwarded_order(market: Market) -> None:
+    """Behind it stands the mark of its transaction's end, which is no record: `nse --once` must not wait for it."""
+    market.produce(topics.BUY_ORDERS, [bid("B-1")], "-p", str((SBI_HOME + 1) % DEFAULT_PARTITIONS))
+    with KafkaLog(market.servers, prefix=market.prefix) as log:
+        node = Node(log, name="test", now_ms=now_ms)
+        deadline = time.monotonic() + PATIENCE_S
+        while not market.read(topics.ORDER_EVENTS):
+            node.step(0.1)
+            assert time.monotonic() < deadline
+        ends = node.backlog_ends()
+        deadline = time.monotonic() + 10
+        while not node.has_taken(ends):
+            node.step(0.1)
+            assert time.monotonic() < deadline, f"waits for {ends}"
+        node.close()

@@ -1,0 +1,56 @@
+"""Every fault that an exchange on Kafka must survive, under load, one after the other; then an audit of the whole log.
+
+`make fault-test` repeats them, `make kafka-soak` for an hour.
+"""
+
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kafka_faults import BROKER, FAULTS, SEED, Exchanges, Venue, make_topics
+
+from kafka_container import KafkaContainer
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
+SECONDS: Final = float(os.environ.get("STOCKTRADE_TEST_FAULT_SECONDS", "0"))
+"""So many rounds of all faults, and more until so many seconds are over."""
+
+
+@pytest.mark.timeout(300 + 400 * ROUNDS + 2 * SECONDS)
+def test_faults_lose_and_double_nothing(new_broker: Callable[..., KafkaContainer], tmp_path: Path) -> None:
+    """Each acknowledged order is in the journal once, each unknown one at most once, and the auditor finds nothing."""
+    broker = new_broker(**BROKER)
+    exchanges = Exchanges(broker.bootstrap_servers, tmp_path, group="faults")
+    make_topics(exchanges)
+    chance = random.Random(SEED)
+    done: Counter[str] = Counter()
+    with exchanges.ending():
+        venue = Venue(exchanges, broker, chance)
+        began = time.monotonic()
+        rounds = 0
+        with exchanges.loaded():
+            while rounds < ROUNDS or time.monotonic() - began < SECONDS:
+                rounds += 1
+                for fault in chance.sample(FAULTS, len(FAULTS)):
+                    begun = time.monotonic()
+                    fault(venue)
+                    done[fault.__name__] += 1
+                    sys.stdout.write(f"{fault.__name__}: {time.monotonic() - begun:.1f} s\n")
+        exchanges.stop(venue.owner)
+        report = exchanges.settle()
+    told = Counter(each.answer for client in exchanges.clients for each in client.told)
+    sys.stdout.write(f"{report.inputs} inputs, {report.trades} trades, {report.ignored} ignored; {dict(told)}\n")
+    assert report.findings == []
+    assert done == dict.fromkeys([fault.__name__ for fault in FAULTS], rounds)
+    assert report.trades > 50 * rounds
