@@ -15,7 +15,7 @@ from stocktrade.core.rules import RULES, Rules
 from stocktrade.errors import Fenced, Hanging, StocktradeError, Unavailable
 from stocktrade.shard.owner import Owner, Taken
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Record, TopicPartition
+from stocktrade.transport.base import UNBOUNDED, Log, Record, TopicPartition
 
 DEFAULT_GROUP: Final = "stocktrade-nse"
 
@@ -84,6 +84,7 @@ class Node:
         self._retry_at = 0.0
         self._hanging_since: float | None = None
         self._fenced: dict[int, tuple[float, Fenced]] = {}
+        self._drained: set[int] = set()  # shards all of whose inputs were taken since `backlog_ends`
         self.owners: dict[int, Owner] = {}
 
     def step(self, timeout_s: float) -> Step:
@@ -113,6 +114,8 @@ class Node:
         for shard, records in inputs.items():
             try:
                 self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)
+                if poll.horizons.get(shard) == UNBOUNDED and not self.owners[shard].is_waiting:
+                    self._drained.add(shard)
             except (Fenced, Unavailable) as error:
                 self._failed(shard, error)
                 lost[shard] = error
@@ -188,15 +191,19 @@ class Node:
 
     def backlog_ends(self) -> dict[TopicPartition, int]:
         """Where the inputs of every shard end now."""
+        self._drained.clear()
         partitions = [(topic, shard) for topic in topics.INPUTS for shard in range(self._log.partitions())]
         with closing(self._log.reader(dict.fromkeys(partitions, 0))) as reader:
             return reader.ends()
 
     def has_taken(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether every input before `ends` is journalled by this node's shards."""
+        """Whether every input before `ends`, which are of the last `backlog_ends`, is journalled by this node's shards.
+
+        What stands last may be the end of a transaction, which is no record: no input has the offset before it.
+        """
         for (topic, shard), end in ends.items():
             owner = self.owners.get(shard)
-            if owner is None or owner.committed[topic] < end:
+            if owner is None or (owner.committed[topic] < end and shard not in self._drained):
                 return False
         return True
 

@@ -296,6 +296,11 @@ class Owner:
         """The next offset of each input topic after what is journalled."""
         return dict(self._next)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether inputs were taken in that are not committed yet."""
+        return bool(self._waiting)
+
     def offer(self, records: Iterable[Record]) -> bool:
         """Take records of the shard's inputs in; they wait until `commit_ready`.
 

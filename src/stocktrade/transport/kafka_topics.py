@@ -14,6 +14,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from stocktrade.errors import Unavailable, UsageError
 from stocktrade.transport.base import TopicSpec
 from stocktrade.transport.kafka_client import Connection
+from stocktrade.transport.topics import JOURNAL
 
 MAX_REPLICATION: Final = 3
 _MISSING: Final = 3  # UNKNOWN_TOPIC_OR_PARTITION
@@ -120,6 +121,14 @@ class Topics:
     def _check(self, specs: Sequence[TopicSpec], there: dict[str, Any], partitions: int) -> None:
         if not specs:
             return
+        for spec in specs:
+            count = len(there[spec.name]["partitions"])
+            if spec.name.endswith(JOURNAL) and count != partitions:
+                raise UsageError(
+                    f"the exchange on this cluster has {count} partitions, not {partitions}",
+                    cause="a symbol's partition follows from their number: with another one it would have two books",
+                    hint="leave --partitions out, or make a new exchange on a cluster without these topics",
+                )
         resources = [
             ConfigResource(
                 ConfigResourceType.TOPIC, spec.name, configs=dict.fromkeys((*_CHECKED, "min.insync.replicas"))
