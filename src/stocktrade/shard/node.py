@@ -84,7 +84,8 @@ class Node:
         self._retry_at = 0.0
         self._hanging_since: float | None = None
         self._fenced: dict[int, tuple[float, Fenced]] = {}
-        self._drained: set[int] = set()  # shards all of whose inputs were taken since `backlog_ends`
+        self._backlog: dict[TopicPartition, int] = {}
+        self._drained: set[int] = set()  # shards all of whose inputs were taken since `_backlog` was noted
         self.owners: dict[int, Owner] = {}
 
     def step(self, timeout_s: float) -> Step:
@@ -194,16 +195,19 @@ class Node:
         self._drained.clear()
         partitions = [(topic, shard) for topic in topics.INPUTS for shard in range(self._log.partitions())]
         with closing(self._log.reader(dict.fromkeys(partitions, 0))) as reader:
-            return reader.ends()
+            self._backlog = reader.ends()
+        return self._backlog
 
     def has_taken(self, ends: Mapping[TopicPartition, int]) -> bool:
-        """Whether every input before `ends`, which are of the last `backlog_ends`, is journalled by this node's shards.
+        """Whether every input before `ends` is journalled by this node's shards.
 
-        What stands last may be the end of a transaction, which is no record: no input has the offset before it.
+        What stands last may be the end of a transaction, which is no record: no input has the offset before it. Of the
+        last `backlog_ends` it is known that everything before them was delivered.
         """
+        drained = self._drained if ends == self._backlog else ()
         for (topic, shard), end in ends.items():
             owner = self.owners.get(shard)
-            if owner is None or (owner.committed[topic] < end and shard not in self._drained):
+            if owner is None or (owner.committed[topic] < end and shard not in drained):
                 return False
         return True
 
