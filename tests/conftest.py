@@ -80,6 +80,16 @@ def kafka_servers() -> Iterator[str]:
 @pytest.fixture
 def new_broker() -> Iterator[Callable[..., KafkaContainer]]:
     """Starts brokers of a test's own, to be stopped, killed or frozen."""
+    yield from _brokers()
+
+
+@pytest.fixture(scope="module")
+def new_module_broker() -> Iterator[Callable[..., KafkaContainer]]:
+    """Starts brokers that the tests of a module share, and nobody else."""
+    yield from _brokers()
+
+
+def _brokers() -> Iterator[Callable[..., KafkaContainer]]:
     if not _image_is_usable():
         _do_without(HOW_TO_ENABLE)
     started: list[KafkaContainer] = []

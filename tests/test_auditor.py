@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from auditor import audit, read
+from auditor import Answer, Told, audit, examine, read
 from stocktrade.domain.messages import BuyOrder, SellOffer
 from stocktrade.shard.node import Node
 from stocktrade.transport import connect
-from stocktrade.transport.base import NewRecord
+from stocktrade.transport.base import NewRecord, Position
 from stocktrade.transport.codec import encode_order
 
 Damage = Callable[[sqlite3.Connection], object]
@@ -170,3 +170,90 @@ def test_each_damage_is_found(tmp_path: Path, damage: Damage, rule: str) -> None
         damage(db)
     with connect(f"sqlite:{tmp_path / 'log'}") as log:
         assert rule in {finding.rule for finding in audit(log)}
+
+
+# --- a log that may let a fenced owner's entry in ------------------------------------------------------------------
+
+
+def zombie(*damages: Damage) -> Damage:
+    """An entry that does not continue the chain, and what else came with it."""
+
+    def damage(db: sqlite3.Connection) -> None:
+        for each in (again("exchange-journal", 1, prev="f" * 64), *damages):
+            each(db)
+
+    return damage
+
+
+ALL_OUTPUTS = tuple(again(topic) for topic in ("order-events", "trades", "demat-transfers", "cash-movements"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "rules", "ignored", "redelivered"),
+    [
+        pytest.param(zombie(), set(), 1, 0, id="an entry alone"),
+        pytest.param(zombie(*ALL_OUTPUTS), set(), 1, 4, id="its outputs are there already"),
+        pytest.param(
+            zombie(again("trades", quantity=999)), {"redelivery", "trade ids", "outputs"}, 1, 0, id="another content"
+        ),
+        pytest.param(
+            zombie(again("trades", trade_id="T0-9-7")), {"outputs", "trade ids"}, 1, 0, id="a trade of its own"
+        ),
+        pytest.param(again("trades"), {"outputs", "trade ids"}, 0, 0, id="a trade twice, and no such entry"),
+        pytest.param(again("exchange-journal", 1, entry=99), {"chain"}, 1, 0, id="a gap"),
+    ],
+)
+def test_an_entry_that_does_not_count_is_judged_by_its_outputs(
+    tmp_path: Path, damage: Damage, rules: set[str], ignored: int, redelivered: int
+) -> None:
+    """It is counted, not found; its outputs must be there already, with the same content. Nothing else is allowed."""
+    trade_it(tmp_path / "log")
+    with closing(sqlite3.connect(tmp_path / "log" / "log.db", isolation_level=None)) as db:
+        damage(db)
+    with connect(f"sqlite:{tmp_path / 'log'}") as log:
+        report = examine(log, chain_decides=True)
+    assert {finding.rule for finding in report.findings} >= rules
+    assert bool(report.findings) == bool(rules)
+    assert (report.ignored > 0, report.redelivered) == (ignored > 0, redelivered)
+
+
+# --- what clients were told -----------------------------------------------------------------------------------------
+
+
+def test_what_clients_were_told_is_compared_with_the_log(tmp_path: Path) -> None:
+    """True answers pass; each untrue one is found, and so is a message that nobody sent."""
+    # A client gives each order an id of its own.
+    sent = list({told(record, "failed", None)[:3]: record for record in orders(885, 30)}.values())
+    with connect(f"sqlite:{tmp_path / 'log'}") as log:
+        node = Node(log, name="test", now_ms=lambda: NOON_MS)
+        places = log.append(sent)
+        while not node.has_taken(node.backlog_ends()):
+            node.step(0.0)
+        node.close()
+        true = [told(record, "acknowledged", place) for record, place in zip(sent, places, strict=True)]
+        never = told(next(iter(orders(1, 1))), "unknown", None)
+        failed = never._replace(answer="failed")
+        for history in (true, [*true, never], [*true, failed], [*true[1:], true[0]._replace(answer="unknown")]):
+            assert examine(log, history).findings == []
+        elsewhere = true[0]._replace(where=true[1].where)
+        for history in (
+            true[1:],  # somebody else wrote
+            [elsewhere, *true[1:]],
+            [true[0]._replace(answer="failed", where=None), *true[1:]],
+            [*true, never._replace(answer="acknowledged", where=Position("buy-orders", 0, 999))],
+            [*true, true[0]],  # acknowledged twice, there once
+        ):
+            assert {finding.rule for finding in examine(log, history).findings} == {"told"}
+
+
+def told(record: NewRecord, answer: Answer, where: Position | None) -> Told:
+    """What a client notes."""
+    try:
+        fields = json.loads(record.value or b"")
+    except ValueError:
+        fields = {}
+    participant, name = (
+        fields.get("buyer") or fields.get("seller", ""),
+        fields.get("order_id") or fields.get("offer_id"),
+    )
+    return Told(record.topic, participant, name or "", record.value or b"", answer, where)

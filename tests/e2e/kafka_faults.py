@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -61,12 +61,24 @@ class Exchanges(Commands):
         folder: where the processes speak.
         group: the group of the exchanges.
         program: what is started as `stocktrade`.
+        times: the timeouts of the exchanges.
+        environment: more variables of the exchanges.
     """
 
-    def __init__(self, servers: str, folder: Path, *, group: str, program: Sequence[str] = PROGRAM) -> None:
-        super().__init__(folder, program=program)
+    def __init__(
+        self,
+        servers: str,
+        folder: Path,
+        *,
+        group: str,
+        program: Sequence[str] = PROGRAM,
+        times: Mapping[str, str] = TIMES,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(folder, program=program, environment=environment)
         self.servers = servers
         self._group = group
+        self._times = times
         self.clients = [Client(self.open, f"{group}-{n}", SEED, pause_s=0.05) for n in range(CLIENTS)]
 
     def open(self) -> KafkaLog:
@@ -75,7 +87,7 @@ class Exchanges(Commands):
 
     def nse(self, *options: str, failpoints: str = "") -> Process:
         """Start an exchange."""
-        properties = [word for name, value in TIMES.items() for word in ("--command-property", f"{name}={value}")]
+        properties = [word for name, value in self._times.items() for word in ("--command-property", f"{name}={value}")]
         command = ["nse", "-b", self.servers, "--group", self._group, "--json", *properties, *options]
         return self.start(*command, failpoints=failpoints)
 

@@ -52,5 +52,7 @@ def test_faults_lose_and_double_nothing(new_broker: Callable[..., KafkaContainer
     told = Counter(each.answer for client in exchanges.clients for each in client.told)
     sys.stdout.write(f"{report.inputs} inputs, {report.trades} trades, {report.ignored} ignored; {dict(told)}\n")
     assert report.findings == []
+    # The brokers refused whatever came from an owner that had been replaced, and tore nothing.
+    assert (report.ignored, report.redelivered, exchanges.torn()) == (0, 0, [])
     assert done == dict.fromkeys([fault.__name__ for fault in FAULTS], rounds)
     assert report.trades > 50 * rounds
