@@ -77,6 +77,13 @@ def kafka_servers() -> Iterator[str]:
         yield broker.bootstrap_servers
 
 
+@pytest.fixture(scope="session")
+def need_docker() -> None:
+    """Fails or skips, by the settings, where no container of a broker can be started."""
+    if not _image_is_usable():
+        _do_without(HOW_TO_ENABLE)
+
+
 @pytest.fixture
 def new_broker() -> Iterator[Callable[..., KafkaContainer]]:
     """Starts brokers of a test's own, to be stopped, killed or frozen."""

@@ -1,6 +1,6 @@
-"""A real Kafka broker for tests: one KRaft node in a container of `apache/kafka`, or an image like it.
+"""Real Kafka brokers for tests: one KRaft node in a container of `apache/kafka`, or an image like it; or three.
 
-Owns the broker's life: create, stop, kill, pause and bring back. Invariant: once the broker has started,
+Owns the brokers' life: create, stop, kill, pause and bring back. Invariant: once a broker has started,
 `bootstrap_servers` never changes, so that clients find it again after each of these.
 """
 
@@ -11,10 +11,12 @@ import random
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from docker.errors import APIError  # type: ignore[import-untyped, unused-ignore]
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,6 +179,68 @@ class KafkaContainer(DockerContainer):
         if self._container is not None:
             self._container.remove(force=True, v=True)
             self._container = None
+
+
+class KafkaCluster:
+    """Three brokers, each a controller, too: topics have three copies, and a write counts when two have it.
+
+    They talk to each other on a network of their own. `start` begins and `stop` removes all of it.
+
+    Args:
+        env: KAFKA_* variables of every broker, beside the ones set here.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._network = Network()
+        self.brokers = {number: _Member(number, self._network, env or {}) for number in (1, 2, 3)}
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """HOST:PORT of each broker, with commas between them."""
+        return ",".join(broker.bootstrap_servers for broker in self.brokers.values())
+
+    def start(self) -> Self:
+        """Start the brokers, which wait for each other; leave nothing behind on failure."""
+        self._network.create()
+        try:
+            with ThreadPoolExecutor() as pool:
+                for started in [pool.submit(broker.start) for broker in self.brokers.values()]:
+                    started.result()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Remove the brokers and their network."""
+        for broker in self.brokers.values():
+            broker.stop()
+        self._network.remove()
+
+
+class _Member(KafkaContainer):
+    """One broker of a cluster."""
+
+    def __init__(self, number: int, network: Network, env: Mapping[str, str]) -> None:
+        super().__init__(env=env)
+        self._number = number
+        self.with_network(network)
+        self.with_network_aliases(f"kafka-{number}")
+
+    def _broker_env(self) -> dict[str, str]:
+        copies = ("OFFSETS_TOPIC", "TRANSACTION_STATE_LOG", "SHARE_COORDINATOR_STATE_TOPIC")
+        return {
+            **super()._broker_env(),
+            **{f"KAFKA_{topic}_REPLICATION_FACTOR": "3" for topic in copies},
+            **{f"KAFKA_{topic}_MIN_ISR": "2" for topic in copies[1:]},
+            "KAFKA_DEFAULT_REPLICATION_FACTOR": "3",
+            "KAFKA_NODE_ID": str(self._number),
+            "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{self._port},INTERNAL://0.0.0.0:9092,CONTROLLER://0.0.0.0:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{HOST}:{self._port},INTERNAL://kafka-{self._number}:9092",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_INTER_BROKER_LISTENER_NAME": "INTERNAL",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": ",".join(f"{n}@kafka-{n}:9093" for n in (1, 2, 3)),
+        }
 
 
 def broker_answers(host: str, port: int, timeout_s: float = 1.0) -> bool:

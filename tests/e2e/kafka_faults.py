@@ -140,18 +140,19 @@ class Exchanges(Commands):
 
         until(shared, within_s=within_s, what=f"{len(exchanges)} owners")
 
-    def wait_for_trades(self, exchange: Process, count: int = 5) -> None:
-        """Wait until an exchange has made some more trades."""
-        before = self._trades(exchange)
+    def wait_for_trades(self, exchange: Process, count: int = 5, *, shard: int | None = None) -> None:
+        """Wait until an exchange has made some more trades, all in one shard if that is named."""
+        prefix = "T" if shard is None else f"T{shard}-"
+        before = self._trades(exchange, prefix)
 
         def more() -> bool:
             assert exchange.poll() is None, self.said(exchange, "err")
-            return self._trades(exchange) >= before + count
+            return self._trades(exchange, prefix) >= before + count
 
         until(more, within_s=DEADLINE_S, what="trades")
 
-    def _trades(self, exchange: Process) -> int:
-        return sum(said["event"] == "trade" for said in self.events(exchange))
+    def _trades(self, exchange: Process, prefix: str) -> int:
+        return sum(said["event"] == "trade" and said["trade_id"].startswith(prefix) for said in self.events(exchange))
 
     def torn(self) -> list[dict[str, Any]]:
         """What the owners said of entries that did not count, and of records that had to be written again."""

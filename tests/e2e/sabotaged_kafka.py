@@ -99,7 +99,10 @@ def _shards_are_claimed_after_they_are_read() -> None:
             if self._writer is not None:
                 self._writer.close()
 
-    adapter.KafkaLog.claim = lambda self, shard: Late(self, shard)  # type: ignore[method-assign]  # noqa: PLW0108 - a class would not be bound
+    def claim_late(self: adapter.KafkaLog, shard: int) -> Writer:
+        return Late(self, shard)
+
+    adapter.KafkaLog.claim = claim_late  # type: ignore[method-assign]
 
 
 def _futures_are_not_checked() -> None:
@@ -166,6 +169,6 @@ FAULTS: Final[dict[str, Callable[[], None]]] = {
 }
 
 if __name__ == "__main__":
-    for word in sys.argv.pop(1).split(","):
+    for word in filter(None, sys.argv.pop(1).split(",")):
         (GUARDS | FAULTS)[word]()
     main()

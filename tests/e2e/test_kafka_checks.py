@@ -1,7 +1,7 @@
 """The checks of an exchange on Kafka can fail: with one guard switched off, the fault that it is there for is found.
 
 Beside each guard the sound exchange meets the same fault and is found to be sound, unless that is a test elsewhere:
-`test_kafka_faults`.
+`test_kafka_faults`. Two scenes without a guard off stand here because they need the same broker.
 """
 
 import contextlib
@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clients import Message, make_order
 from kafka_faults import BROKER, SHARDS, TIMES, Exchanges, make_topics
+from sabotaged_kafka import LEADERLESS_WHILE
 
-from auditor import Report
+from auditor import Report, Told, examine
 from kafka_container import KafkaContainer
+from stocktrade.transport.base import Position
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -120,3 +122,78 @@ def test_an_input_that_is_handed_over_twice_is_taken_once(exchanges: NewExchange
     place(forgetful, *pair(1))
     report = forgetful.settle()
     assert rules(report) >= {"inputs once"} if "offsets" in words else report.findings == []
+
+
+def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) -> None:
+    """It misses what its predecessor commits in between, and writes an entry that does not count."""
+    late = exchanges("claim", times=LONG)
+    first = late.nse(failpoints=f"kafka.commit.sent=stop@{SHARDS + 1}")  # its first batch
+    late.wait_until_owned_by(first)
+    place(late, *pair(1))
+    late.wait_until_frozen(first)
+    second = late.nse(failpoints="owner.recovered=stop@1")
+    late.wait_until_frozen(second)
+    late.thaw(first)
+    late.wait_for(first, "trade")
+    first.kill()
+    late.thaw(second)
+    late.wait_for(second, "gave-up")
+    late.stop(second)
+    assert late.settle().ignored > 0
+
+
+@pytest.mark.parametrize("words", [("futures", "leaderless"), ("leaderless",)], ids=["off", "on"])
+def test_a_record_that_could_not_be_sent_is_not_left_out(
+    exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """While the trades' topic has no leader nothing is committed; unless futures are not checked: then trades lack."""
+    lasting = tmp_path / "leaderless"
+    trusting = exchanges(*words, environment={LEADERLESS_WHILE: str(lasting)})
+    exchange = trusting.nse()
+    trusting.wait_until_owned_by(exchange)
+    lasting.touch()
+    place(trusting, *pair(1))
+    trusting.wait_for(exchange, "trade" if "futures" in words else "waits-for-the-log")
+    lasting.unlink()
+    trusting.wait_for(exchange, "trade")
+    trusting.stop(exchange)
+    report = trusting.settle()
+    assert rules(report) >= {"outputs", "legs"} if "futures" in words else report.findings == []
+
+
+def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExchanges) -> None:
+    """A participant's transaction leaves a gap in the offsets; what follows it is taken all the same."""
+    sound = exchanges()
+    client = sound.clients[0]
+    record, participant, name = make_order("BUY", SYMBOL, "B-0", 10, 870)
+    with contextlib.closing(KafkaProducer(bootstrap_servers=sound.servers, transactional_id="participant")) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        offset = producer.send(record.topic, record.value, record.key, partition=0).get(10).offset
+        producer.commit_transaction()
+    where = Position(record.topic, 0, offset)
+    client.told.append(Told(record.topic, participant, name, record.value or b"", "acknowledged", where))
+    place(sound, *pair(1))
+    place(sound, *pair(2))
+    sound.must_end(sound.nse("--once"), 0)
+    with sound.open() as log:
+        report = examine(log, client.told)
+    assert (report.findings, report.inputs, report.trades) == ([], 5, 2)
+
+
+def test_an_order_that_is_sent_again_and_again_is_taken_once(exchanges: NewExchanges) -> None:
+    """Twice in a row, after a kill and a recovery, and after a clean stop: it trades once and nothing is doubled."""
+    sound = exchanges()
+    order, offer = pair(1)
+    place(sound, order, offer, order, offer)
+    first = sound.nse()
+    sound.wait_for(first, "trade")
+    first.kill()
+    place(sound, order, offer)
+    second = sound.nse()
+    sound.wait_until_owned_by(second)
+    place(sound, offer, order)
+    sound.stop(second)
+    place(sound, order, offer)
+    report = sound.settle()
+    assert (report.findings, report.inputs, report.trades) == ([], 10, 1)

@@ -167,6 +167,7 @@ def test_a_lost_shard_is_not_taken_back_in_the_same_generation(log: KafkaLog, ka
     member = log.member("group", topics.INPUTS)
     assert assignment(member, 4, 20) == {0, 1, 2, 3}
     writer = log.claim(1)
+    member.start(1, {})
     with KafkaLog(kafka_servers, prefix=log._prefix) as other, owning(other, 1):
         with pytest.raises(Fenced):
             writer.commit([NewRecord(topics.TRADES, None, b"", 1)])
@@ -182,6 +183,28 @@ def test_a_lost_shard_is_not_taken_back_in_the_same_generation(log: KafkaLog, ka
         second.close()
     assert assignment(member, 4, 20) == {0, 1, 2, 3}
     assert member.poll(0).lost == frozenset()
+    member.close()
+
+
+def test_a_shard_that_was_assigned_anew_meanwhile_is_not_lost(log: KafkaLog, kafka_servers: str) -> None:
+    """A frozen process is back in the group before it meets the owner that replaced it: then it may claim again."""
+    log.ensure_topics(topics.SPECS)
+    member = log.member("group", topics.INPUTS)
+    for shard in assignment(member, 4, 20):
+        member.start(shard, {})
+    with KafkaLog(kafka_servers, prefix=log._prefix) as other:
+        second = other.member("group", topics.INPUTS)
+        deadline = time.monotonic() + 20
+        while second.poll(0.05).assigned == frozenset() and time.monotonic() < deadline:
+            member.poll(0.05)
+        second.close()
+    (kept, *_) = sorted(member.poll(0.1).horizons)
+    assert assignment(member, 4, 20) == {0, 1, 2, 3}
+    member.lose(kept)
+    assert kept in member.poll(0.1).assigned
+    member.start(kept, {})
+    member.lose(kept)
+    assert kept not in member.poll(0.1).assigned
     member.close()
 
 

@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("contract")
 
 from contract import make_topic, read_to_end, unique  # noqa: E402 - its assertions are rewritten first
 
-from auditor import Finding, audit  # noqa: E402
+from auditor import Finding, examine  # noqa: E402
 from stocktrade.domain.messages import BuyOrder, SellOffer  # noqa: E402
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown  # noqa: E402
 from stocktrade.shard.node import Node  # noqa: E402
@@ -333,7 +333,9 @@ def storm(servers: str, seed: int, *, cured: bool) -> Storm:
                 node.abandon()
         proxy.deliver_kept()
         return Storm(
-            audit(direct), Counter(f"{Api(request.api).name} {kind(fault)}" for request, fault in proxy.done), nodes
+            examine(direct, chain_decides=False).findings,
+            Counter(f"{Api(request.api).name} {kind(fault)}" for request, fault in proxy.done),
+            nodes,
         )
 
 

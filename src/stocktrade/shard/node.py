@@ -114,8 +114,8 @@ class Node:
         self._busy = False
         for shard, records in inputs.items():
             try:
-                self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)
-                if poll.horizons.get(shard) == UNBOUNDED and not self.owners[shard].is_waiting:
+                whole = self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)
+                if whole and poll.horizons.get(shard) == UNBOUNDED and not self.owners[shard].is_waiting:
                     self._drained.add(shard)
             except (Fenced, Unavailable) as error:
                 self._failed(shard, error)
@@ -132,11 +132,11 @@ class Node:
         """An owner's memory may be ahead of the log: whatever failed, the shard is recovered from the log."""
         if isinstance(error, Unavailable):
             self._tolerate(error)
-        if shard in self.owners:
-            self._give_up(shard)
         if isinstance(error, Fenced):
             self._member.lose(shard)
             self._fenced[shard] = (time.monotonic(), error)
+        if shard in self.owners:
+            self._give_up(shard)
 
     def _tolerate(self, error: Unavailable) -> None:
         if not self._outlasts_outages:
@@ -177,9 +177,11 @@ class Node:
         tune_garbage_collection()
         return owner
 
-    def _trade(self, owner: Owner, records: list[Record], horizon: int, taken: list[Taken]) -> None:
+    def _trade(self, owner: Owner, records: list[Record], horizon: int, taken: list[Taken]) -> bool:
+        """Take what a poll brought; False if it must come again, and then the poll's horizon says nothing."""
         if not owner.offer(records):
             self._member.start(owner.shard, owner.positions)
+            return False
         before = len(taken)
         while batch := owner.commit_ready(horizon):
             taken += batch
@@ -189,6 +191,7 @@ class Node:
         if owner.snapshot_due():
             owner.begin_snapshot()
         self._busy |= owner.continue_snapshot()
+        return True
 
     def backlog_ends(self) -> dict[TopicPartition, int]:
         """Where the inputs of every shard end now."""

@@ -196,6 +196,7 @@ class Member(ABC):
     def lose(self, shard: int) -> None:
         """Stop a shard of which a newer owner was met, and have it assigned no more until it is assigned anew.
 
+        If that has happened since it was started, it stays assigned.
         Two members that both believe to own a shard would otherwise take it from each other for ever.
         """
 

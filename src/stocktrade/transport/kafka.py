@@ -519,6 +519,7 @@ class KafkaMember(_Opened, Member):
         self._wait_for_metadata()
         self._generation = -1
         self._assigned: frozenset[int] = frozenset()
+        self._started_in: dict[int, int] = {}  # the generation in which each started shard was started
         self._lost: set[int] = set()
         self._inputs: dict[int, list[_Input]] = {}
         self._unsettled: set[int] = set()
@@ -711,6 +712,7 @@ class KafkaMember(_Opened, Member):
         """
         if shard not in self._assigned:
             raise ValueError(f"shard {shard} is not assigned to this member")
+        self._started_in.setdefault(shard, self._generation)
         self._inputs[shard] = [
             _Input(Place(self._prefix + topic, shard), offsets.get(topic, 0)) for topic in self._topics
         ]
@@ -720,15 +722,21 @@ class KafkaMember(_Opened, Member):
 
     def stop(self, shard: int) -> None:
         """See `Member.stop`. The shard stays assigned."""
+        self._started_in.pop(shard, None)
         for each in self._inputs.pop(shard, ()):
             if shard in self._assigned:
                 self._consumer.pause(each.place)
             self._progress.pop(each.place, None)
 
     def lose(self, shard: int) -> None:
-        """See `Member.lose`. It is assigned anew by the next generation of the group."""
+        """See `Member.lose`. It is assigned anew by the next generation of the group.
+
+        Which may have come already: a frozen process is replaced, and back in the group before it meets the new owner.
+        """
+        started_in = self._started_in.get(shard)
         self.stop(shard)
-        self._lost.add(shard)
+        if started_in == self._generation:
+            self._lost.add(shard)
 
     def note_progress(self, shard: int, offsets: Mapping[str, int]) -> None:
         """See `Member.note_progress`. Sent with a later poll, not more often than is of use."""
