@@ -733,7 +733,7 @@ class KafkaMember(_Opened, Member):
 
         Which may have come already: a frozen process is replaced, and back in the group before it meets the new owner.
         """
-        started_in = self._started_in.get(shard)
+        started_in = self._started_in.get(shard, self._generation)  # or it was met while the shard was claimed
         self.stop(shard)
         if started_in == self._generation:
             self._lost.add(shard)
