@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from stocktrade.core.instruments import parse_instruments
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Match
 from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
+from stocktrade.shard import history, snapshot
 from stocktrade.shard import owner as protocol
-from stocktrade.shard import snapshot
 from stocktrade.shard.journal import Head, InputLine, encode_batch
 from stocktrade.shard.node import Node
 from stocktrade.shard.owner import Owner
@@ -251,6 +252,20 @@ def test_other_rules_are_refused(log: Log) -> None:
     own(log).abandon()
     with pytest.raises(UsageError, match=r"written under rules '2026\.1'"):
         own(log, Rules(name="other"))
+
+
+def test_the_journal_holds_the_instruments_file_that_it_was_written_under(log: Log) -> None:
+    """The rules of a journal are read from its first entry alone, and are the ones of the file."""
+    rules = parse_instruments(b'version = "v1"\n[symbols.SBIN]  # "tick" \\ of one\ntick = 1\n', source="test")
+    own(log, rules).close()
+    own(log, rules).close()
+    assert history.rules_of(log, 0) == rules
+    assert [json.loads(r.value or b"").get("instruments") for r in records_of(log, topics.JOURNAL)] == [
+        rules.file,
+        None,
+    ]
+    with pytest.raises(UsageError, match=r"written under rules '2026\.1\+v1@"):
+        own(log, RULES)
 
 
 def test_a_log_that_lost_its_end_is_refused(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from stocktrade.core.rules import NSE_INSTRUMENT, RULES, Instrument, Rules
 from stocktrade.domain.values import MAX_QUANTITY, canonical_symbol, group_indian, paise_from_rupees, visible
 from stocktrade.errors import UsageError
 
-MAX_FILE_BYTES: Final = 1024 * 1024
-"""The largest instruments file: some ten thousand symbols."""
+MAX_FILE_BYTES: Final = 256 * 1024
+"""The largest instruments file: some five thousand symbols. A journal's first entry holds it."""
 
 _HINT: Final = "the keys of an instruments file are in docs/matching.md"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
@@ -78,7 +78,7 @@ def parse_instruments(data: bytes, *, source: str, rules: Rules = RULES) -> Rule
     except (ValueError, ArithmeticError, RecursionError) as error:  # numbers beyond what Python reads, deep nesting
         raise refused("not TOML") from error
     try:
-        return _rules(tables, rules)
+        return replace(_rules(tables, rules), file=text)
     except _Wrong as error:
         path = error.path
         line = next((number for number, at in _places(text) if at == path), 0)

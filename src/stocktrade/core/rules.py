@@ -117,6 +117,7 @@ class Rules:
         max_open_orders: How many orders of one participant may rest at the same time.
         instruments: The instruments that have their own, by canonical symbol.
         other: The instrument of every symbol that is not among them; None: such a symbol is not traded.
+        file: The instruments file that these rules were read from, as it stands; None without one.
 
     Raises:
         ValueError: A number makes no sense.
@@ -127,6 +128,7 @@ class Rules:
     max_open_orders: int = 1_000_000
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
     other: Instrument | None = NSE_INSTRUMENT
+    file: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.remembered_ids < 1 or self.max_open_orders < 1:

@@ -298,7 +298,7 @@ class JournalRecord(WireModel):
 
     `entry` counts the records of the shard from 0; `prev` is the digest of the entry before. `first_seq` is the
     exchange sequence of the first applied input. `next_offsets` are the positions in the input topics after
-    this entry. `epoch` counts the owners.
+    this entry. `epoch` counts the owners. `instruments`, in a journal's first entry, is the file of them in force.
     """
 
     v: Literal[1]
@@ -313,6 +313,7 @@ class JournalRecord(WireModel):
     inputs: list[JournalInput] = []
     owner: str | None = None
     time_ms: int | None = None
+    instruments: str | None = None
     digest: str
 
 

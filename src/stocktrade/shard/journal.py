@@ -71,14 +71,21 @@ def encode_owner(
     head: Head,
     epoch: int,
     rules: str,
+    instruments: str | None = None,
     first_seq: int,
     next_offsets: Mapping[str, int],
     owner: str,
     time_ms: int,
 ) -> tuple[bytes, Head]:
-    """The entry with which an owner begins, and the head after it. `time_ms` is for the reader of history."""
+    """The entry with which an owner begins, and the head after it. `time_ms` is for the reader of history.
+
+    The first entry of a journal holds the instruments file, so that nobody needs more than the log to replay it.
+    """
     body = _body("owner", shard, head, epoch, rules, first_seq, next_offsets)
-    body += f',"owner":{_quote(owner)},"time_ms":{time_ms}}}'
+    body += f',"owner":{_quote(owner)},"time_ms":{time_ms}'
+    if instruments is not None and head == Head():
+        body += f',"instruments":{_quote(instruments)}'
+    body += "}"
     return _sealed(body.encode(), head, ())
 
 

@@ -10,31 +10,22 @@ which recovers from the log, or stop.
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from hashlib import sha256
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Fact, Instruction
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
-from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
+from stocktrade.errors import Fenced, LogDamaged
 from stocktrade.failpoints import hit
 from stocktrade.shard import repair, snapshot
-from stocktrade.shard.journal import (
-    Head,
-    InputLine,
-    body_of,
-    decode_entry,
-    digest_of,
-    encode_batch,
-    encode_owner,
-    follows,
-)
+from stocktrade.shard.history import Replica, replica_from_snapshot, snapshots_of, to_the_end
+from stocktrade.shard.journal import Head, InputLine, decode_entry, encode_batch, encode_owner, follows
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record, TopicPartition, Writer
+from stocktrade.transport.base import Log, NewRecord, Reader, Record, Writer
 from stocktrade.transport.codec import Dead, decode_input, encode_facts, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
 
@@ -118,35 +109,30 @@ class Owner:
     # --- recover -------------------------------------------------------------------------------------------
 
     def _recover(self, rules: Rules, began: float) -> None:
-        self.exchange = Exchange(rules)
         self._head = Head()
         self._head_offset = -1
-        self._next: dict[str, int] = dict.fromkeys(topics.INPUTS, 0)
-        self.epoch = 0
-        self._manifests: list[SnapshotManifest] = []
         self._snapshot_slices: Iterator[NewRecord] | None = None
         self._last_batches: deque[_Batch] = deque(maxlen=repair.CHECKED_ENTRIES)
         anchored = self._anchored()
-        manifest = self._restore(rules)
-        replayed = ignored = 0
-        journal = (topics.JOURNAL, self.shard)
-        self._reader = self._log.reader({journal: self._head_offset + 1})
-        for record in _to_the_end(self._reader):
-            entry = decode_entry(record)
-            if not follows(entry, self._head):
-                if entry.entry > self._head.entry + 1:
-                    raise JournalBroken(
-                        f"the journal has a gap before {record.position}",
-                        cause=f"entry {self._head.entry + 1} is missing, the next one is {entry.entry}",
-                        hint="restore the log from a copy; nothing was written",
-                    )
-                ignored += 1  # a zombie's, or a stranger's: no reader counts it
+        replica = self._restore(rules)
+        replayed = 0
+        self._reader = self._log.reader({(topics.JOURNAL, self.shard): replica.offset + 1})
+        for record in to_the_end(self._reader):
+            entry = replica.entry_of(record)
+            if entry is None:
                 continue
-            replayed += self._replay(entry, record)
+            outputs = replica.take(entry, record)
+            if entry.inputs:
+                self._last_batches.append(_Batch(entry, outputs))
+            replayed += len(entry.inputs)
             if anchored is not None and anchored.entry == entry.entry and anchored.digest != entry.digest:
-                raise _lost_its_end(anchored, self._head)
-        if anchored is not None and anchored.entry > self._head.entry:
-            raise _lost_its_end(anchored, self._head)
+                raise _lost_its_end(anchored, replica.head)
+        if anchored is not None and anchored.entry > replica.head.entry:
+            raise _lost_its_end(anchored, replica.head)
+        manifest = replica.manifest
+        self.exchange = replica.exchange
+        self.epoch = replica.epoch
+        self._head, self._head_offset, self._next = replica.head, replica.offset, replica.next_offsets
         self._expected = dict(self._next)
         self._waiting: list[tuple[int, str, int, Record]] = []
         self._waiting_since: float | None = None
@@ -155,77 +141,19 @@ class Owner:
         self._confirmed = self._head
         self._since_snapshot = self.exchange.seq - (manifest.seq if manifest else 0)
         self._snapshot_at = time.monotonic()
-        self.recovered = Recovered(manifest is not None, replayed, ignored, time.monotonic() - began)
+        self.recovered = Recovered(manifest is not None, replayed, replica.ignored, time.monotonic() - began)
 
     def _anchored(self) -> Head | None:
         anchor = self._writer.anchor()
         return None if anchor is None else Head(**json.loads(anchor))
 
-    def _restore(self, rules: Rules) -> SnapshotManifest | None:
-        stored = snapshot.Snapshots()
-        with closing(self._log.reader({(topics.SNAPSHOTS, self.shard): 0})) as reader:
-            stored.feed(_to_the_end(reader))
+    def _restore(self, rules: Rules) -> Replica:
+        stored = snapshots_of(self._log, self.shard)
         leftovers = stored.leftovers()
         if leftovers:
             self._writer.commit([NewRecord(topics.SNAPSHOTS, key, None, self.shard) for key in leftovers])
         self._manifests = stored.manifests()
-        for manifest in self._manifests:
-            if manifest.rules != rules.name or not self._fits(manifest):
-                continue
-            rows = stored.rows(manifest)
-            if rows is None:
-                continue
-            self.exchange = Exchange.restore(rows, rules)
-            self._head = Head(manifest.entry, manifest.digest)
-            self._head_offset = manifest.journal_offset
-            self._next = {**self._next, **manifest.next_offsets}
-            self.epoch = manifest.epoch
-            return manifest
-        return None
-
-    def _fits(self, manifest: SnapshotManifest) -> bool:
-        with closing(self._log.reader({(topics.JOURNAL, self.shard): manifest.journal_offset})) as reader:
-            for record in _to_the_end(reader, at_most=1):
-                entry = decode_entry(record)
-                return (record.offset, entry.entry, entry.digest) == (
-                    manifest.journal_offset,
-                    manifest.entry,
-                    manifest.digest,
-                )
-        return False
-
-    def _replay(self, entry: JournalRecord, record: Record) -> int:
-        if entry.rules != self.exchange.rules.name:
-            raise UsageError(
-                f"the journal was written under rules {entry.rules!r}",
-                cause=f"this exchange runs {self.exchange.rules.name!r}; entry {entry.entry}, {record.position}",
-                hint="start the exchange with the rules of its journal, or in an empty log",
-            )
-        outputs: list[NewRecord] = []
-        for line in entry.inputs:
-            if line.kind != "order":
-                continue
-            decoded = decode_input(line.topic, (line.text or "").encode())
-            if isinstance(decoded, Dead):
-                raise JournalBroken(
-                    f"the journal holds no order where it says so, at {record.position}", cause=decoded.detail
-                )
-            source = str(Position(line.topic, self.shard, line.offset))
-            outputs += encode_facts(self.exchange.apply(decoded), self.shard, source, line.time_ms)
-        digest = digest_of(entry.prev, body_of(record.value or b""), outputs)
-        if digest != entry.digest:
-            raise JournalBroken(
-                f"the journal does not replay to its digest at {record.position}",
-                cause=f"entry {entry.entry} says {entry.digest[:16]}…, its replay gives {digest[:16]}…",
-                hint="restore the log from a copy; nothing was written",
-            )
-        self._head = Head(entry.entry, entry.digest)
-        self._head_offset = record.offset
-        self._next = {**self._next, **entry.next_offsets}
-        self.epoch = entry.epoch
-        if entry.inputs:
-            self._last_batches.append(_Batch(entry, outputs))
-        return len(entry.inputs)
+        return replica_from_snapshot(self._log, self.shard, rules, stored)
 
     def _missing(self) -> list[NewRecord]:
         """What of the last batches is not on the log; there is nothing unless the log tore a commit."""
@@ -247,7 +175,7 @@ class Owner:
             if not due:
                 continue
             with closing(self._log.reader({(topic, self.shard): min(due)})) as reader:
-                for record in _to_the_end(reader):
+                for record in to_the_end(reader):
                     if record.offset > max(due):
                         break
                     if record.offset in due:
@@ -267,6 +195,7 @@ class Owner:
             head=self._head,
             epoch=self.epoch,
             rules=self.exchange.rules.name,
+            instruments=self.exchange.rules.file,
             first_seq=self.exchange.seq + 1,
             next_offsets=self._next,
             owner=name,
@@ -541,15 +470,3 @@ def _lost_its_end(anchored: Head, head: Head) -> LogDamaged:
         f"the journal ends at entry {head.entry} ({head.digest[:16]}…)",
         hint="restore the log from a copy; to accept the loss, move the shard's anchor file away",
     )
-
-
-def _to_the_end(reader: Reader, at_most: int | None = None) -> Iterator[Record]:
-    """What a reader's partitions hold now, to their ends."""
-    ends: Mapping[TopicPartition, int] = reader.ends()
-    given = 0
-    while not reader.caught_up(ends):
-        for record in reader.poll(1.0):
-            yield record
-            given += 1
-            if given == at_most:
-                return
