@@ -204,6 +204,35 @@ def watch(
         )
 
 
+@app.command(rich_help_panel="Prove")
+def audit(
+    *,
+    expect_head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect-head",
+            metavar="[SHARD:]SEQ:DIGEST",
+            help="What an earlier audit printed: the journal must still hold it. Repeatable.",
+        ),
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Check every rule of the exchange from the log alone; 0 clean, 1 broken, 3 cannot be read.
+
+    It only reads, and an exchange may be trading meanwhile.
+    """
+    from stocktrade.roles import audit as role  # noqa: PLC0415
+
+    heads = role.heads_from(expect_head or ())
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run(
+            log, expected=heads, as_json=as_json, console=_console(), progress=_console(stderr=True), out=sys.stdout
+        )
+
+
 _MAX_PARTITIONS: Final = 1_000
 """A shard costs memory and connections, and a market has a few thousand symbols."""
 
@@ -352,10 +381,10 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _console(*, terminal: bool | None = None) -> "Console":
+def _console(*, terminal: bool | None = None, stderr: bool = False) -> "Console":
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(highlight=False, markup=False, emoji=False, force_terminal=terminal)
+    return Console(highlight=False, markup=False, emoji=False, force_terminal=terminal, stderr=stderr)
 
 
 def _id(order_id: str | None) -> str:

@@ -90,10 +90,22 @@ class Snapshots:
                     continue
         return sorted(found, key=lambda manifest: manifest.entry, reverse=True)
 
+    def unreadable(self) -> list[bytes]:
+        """The keys of what should be a manifest, and is none of this format."""
+        known = {_key(manifest.entry, "manifest") for manifest in self.manifests()}
+        return [key for key in self._values if key.endswith(b":manifest") and key not in known]
+
     def leftovers(self) -> list[bytes]:
         """The keys of parts whose manifest never came: their writer died, and nobody will read them."""
         whole = {key.partition(b":")[0] for key in self._values if key.endswith(b":manifest")}
         return [key for key in self._values if key.partition(b":")[0] not in whole]
+
+    def is_whole(self, manifest: SnapshotManifest) -> bool:
+        """Whether all parts of a snapshot are there, as they were written."""
+        checksum = sha256()
+        for part in range(manifest.parts):
+            checksum.update(self._values.get(_key(manifest.entry, part), b""))
+        return checksum.hexdigest() == manifest.checksum
 
     def rows(self, manifest: SnapshotManifest) -> list[list[Any]] | None:
         """The state of a snapshot, or None when it is not whole."""

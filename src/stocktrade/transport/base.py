@@ -259,6 +259,11 @@ class Log(ABC):
             Unavailable: the log cannot be reached.
         """
 
+    def anchor(self, shard: int) -> bytes | None:
+        """The anchor of a shard (`Writer.anchor`), for whoever only reads; None where there is none."""
+        del shard
+        return None
+
     @abstractmethod
     def member(self, group: str, topics: Collection[str]) -> Member:
         """Join the group that shares out the shards; its polls deliver the records of `topics`."""

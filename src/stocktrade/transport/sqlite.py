@@ -77,6 +77,16 @@ class SqliteLog(Log):
         """See `Log.partitions`."""
         return self._session.store.partitions
 
+    def anchor(self, shard: int) -> bytes | None:
+        """See `Log.anchor`.
+
+        Raises:
+            LogDamaged: the file of the anchor is not as it was written.
+        """
+        path = _anchor_path(self._session.folder, shard)
+        with explained(path):
+            return AnchorFile(path).read()
+
     def append(self, records: Sequence[NewRecord]) -> list[Position]:
         """See `Log.append`; here it is atomic."""
         if not records:
@@ -150,13 +160,17 @@ class SqliteReader(Reader):
         """See `Reader.close`. There is nothing to release: it reads through the log's own connection."""
 
 
+def _anchor_path(folder: Path, shard: int) -> Path:
+    return folder / f"anchor-{shard}"
+
+
 class SqliteWriter(Writer):
     """Owns a shard and holds its lock until it is closed; see `Writer` and, for making one, `Log.claim`."""
 
     def __init__(self, session: "_Session", shard: int) -> None:
         self.shard = shard
         self._session = session
-        self._anchor_path = session.folder / f"anchor-{shard}"
+        self._anchor_path = _anchor_path(session.folder, shard)
         self._anchor = AnchorFile(self._anchor_path)
         self._over: StocktradeError | None = None
         with ExitStack() as undo:
