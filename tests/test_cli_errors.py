@@ -69,7 +69,28 @@ WRONG: Final = [
     Wrong(("--frobnicate",), "No such option"),
     Wrong(("buy",), "Missing argument"),
     Wrong(("buy", "SBI"), "Missing argument"),
-    Wrong(("buy", "SBI", "1"), "Missing argument"),
+    *(
+        Wrong((side, "SBI", "1", "885", f"{option}={word}"), error)
+        for side in ("buy", "sell")
+        for option, error in (("--tif", "invalid time in force"), ("--stp", "invalid self-trade prevention"))
+        for word in ("GTC", "", "DAY IOC", "\x1b[2J")
+    ),
+    Wrong(("cancel",), "Missing argument"),
+    *(Wrong(("cancel", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
+    Wrong(("cancel", "B-1", "--as=NSE"), "invalid participant"),
+    Wrong(("cancel", "B-1", "--price=3"), "No such option"),
+    Wrong(("replace", "B-1"), "a replace needs --quantity, --price or both"),
+    Wrong(("replace", "B-1", "--quantity=0"), "invalid quantity"),
+    Wrong(("replace", "B-1", "--quantity=-5"), "invalid quantity"),
+    Wrong(("replace", "B-1", "--price=nan"), "invalid price"),
+    *(
+        Wrong(("nse", f"--instruments={path}"), "--instruments")
+        for path in ("", "/", "/dev/null", "/no/such/file", "x\0y", "\x1b[2J")
+    ),
+    *(
+        Wrong(("audit", f"--expect-head={head}"), "--expect-head is no head of a journal")
+        for head in ("", "5", "5:", ":abcdef01", "5:abc", "5:xyzxyzxyz", "-1:abcdef01", "1:2:3:abcdef01", "\x1b[2J")
+    ),
     Wrong(("sell",), "Missing argument"),
     Wrong(("buy", "SBI", "1", "885", "7"), "unexpected extra argument"),
     Wrong(("buy", "SBI", "1", "885", "--frob"), "--frob"),

@@ -69,6 +69,18 @@ OrderId = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="The order's id; the same id twice is taken once.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the message and send nothing.")]
+TimeInForceOption = Annotated[
+    str | None,
+    typer.Option("--tif", metavar="DAY|IOC|FOK", help="Wait in the book, take what is there, or all or nothing. [DAY]"),
+]
+PreventionOption = Annotated[
+    str | None,
+    typer.Option("--stp", metavar="KIND", help="Self-trade prevention: off, cancel-passive or cancel-active. [off]"),
+]
+Instruments = Annotated[
+    str | None, typer.Option("--instruments", metavar="FILE", help="Ticks, lots, bands and caps, in TOML.")
+]
+OrderEnd = Annotated[str, typer.Argument(metavar="ORDER", help="Its id, or an end of it that no other has.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the order id only.")]
 
 
@@ -84,6 +96,7 @@ def nse(
     group: Annotated[
         str, typer.Option("--group", metavar="G", help="The group of exchanges that share the shards.")
     ] = "stocktrade-nse",
+    instruments: Instruments = None,
     bootstrap_server: Bootstrap = None,
     command_config: CommandConfig = None,
     command_property: CommandProperty = None,
@@ -94,22 +107,31 @@ def nse(
     On a terminal a panel and a line for each trade; elsewhere, or with --json, a JSON object a line.
     """
     from stocktrade.roles import nse as role  # noqa: PLC0415
+    from stocktrade.roles.instruments import rules_from  # noqa: PLC0415
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
+    rules = rules_from(instruments)
     with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property) as log:
         _name(log)
         _warn(log)
         console = _console(terminal=None if not as_json else False)
-        return role.run(log, group=group, once=once, stop=stop, console=console, out=sys.stdout, now_ms=_now_ms)
+        return role.run(
+            log, group=group, once=once, stop=stop, console=console, out=sys.stdout, now_ms=_now_ms, rules=rules
+        )
 
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
 def buy(
     symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
     quantity: Annotated[str, typer.Argument(metavar="QTY")],
-    price: Annotated[str, typer.Argument(metavar="PRICE", help="Rupees per share: 885, 884.95, 1,00,885.05.")],
+    price: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRICE]", help="Rupees per share: 885, 884.95, 1,00,885.05; without it, the market."),
+    ] = None,
     *,
     participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who buys.")] = "HDFC",
+    tif: TimeInForceOption = None,
+    stp: PreventionOption = None,
     order_id: OrderId = None,
     wait: Wait = None,
     dry_run: DryRun = False,
@@ -119,12 +141,23 @@ def buy(
     command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
-    """Buy shares at no more than PRICE rupees each: `stocktrade buy SBI 100 885`."""
+    """Buy shares at no more than PRICE rupees each: `stocktrade buy SBI 100 885`.
+
+    Without a price it takes what is offered now, and the rest is cancelled.
+    """
     from stocktrade.roles import buy as role  # noqa: PLC0415
     from stocktrade.roles import order_entry  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
-    order = role.order_from(symbol, quantity, price, participant=participant, order_id=_id(order_id))
+    order = role.order_from(
+        symbol,
+        quantity,
+        price,
+        participant=participant,
+        order_id=_id(order_id),
+        time_in_force=tif,
+        prevention=stp,
+    )
     with _open(bootstrap_server, command_config, command_property) as log:
         _name(log, order_id_of=order_entry.order_id_of(order))
         return order_entry.send(log, order, options, console=_console(), out=sys.stdout)
@@ -139,6 +172,8 @@ def sell(
     ] = None,
     *,
     participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who sells.")] = "SELLER",
+    tif: TimeInForceOption = None,
+    stp: PreventionOption = None,
     order_id: OrderId = None,
     wait: Wait = None,
     dry_run: DryRun = False,
@@ -153,10 +188,89 @@ def sell(
     from stocktrade.roles import sell as role  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
-    offer = role.offer_from(symbol, quantity, price, participant=participant, offer_id=_id(order_id))
+    offer = role.offer_from(
+        symbol,
+        quantity,
+        price,
+        participant=participant,
+        offer_id=_id(order_id),
+        time_in_force=tif,
+        prevention=stp,
+    )
     with _open(bootstrap_server, command_config, command_property) as log:
         _name(log, order_id_of=order_entry.order_id_of(offer))
         return order_entry.send(log, offer, options, console=_console(), out=sys.stdout)
+
+
+AsWhom = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Whose order it is; needed only if several have the id.")
+]
+
+
+@app.command(rich_help_panel="Trade")
+def cancel(
+    order: OrderEnd,
+    *,
+    participant: AsWhom = None,
+    order_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The id of the cancel itself.")] = None,
+    wait: Wait = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Take an order out of the book, with what is left of it: `stocktrade cancel 7c2f`."""
+    from stocktrade.roles import amend as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+
+    options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    own_id = checked_id(_id(order_id))
+    whose = role.checked_owner(participant)
+    checked_id(order)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        found = role.find(log, order, participant=whose)
+        _name(log, order_id_of=own_id)
+        message = role.cancel_of(found, amendment_id=own_id)
+        return role.send(log, message, options, console=_console(), out=sys.stdout)
+
+
+@app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
+def replace(
+    order: OrderEnd,
+    *,
+    quantity: Annotated[
+        str | None, typer.Option("--quantity", metavar="QTY", help="What shall be open from now on.")
+    ] = None,
+    price: Annotated[str | None, typer.Option("--price", metavar="PRICE", help="Rupees per share.")] = None,
+    participant: AsWhom = None,
+    order_id: Annotated[str | None, typer.Option("--id", metavar="ID", help="The id of the replace itself.")] = None,
+    wait: Wait = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Give a waiting order another quantity or price: `stocktrade replace 7c2f --price 886`.
+
+    If it only gets smaller it keeps its place in the queue.
+    """
+    from stocktrade.roles import amend as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+
+    options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    change = role.change_from(quantity, price)
+    own_id = checked_id(_id(order_id))
+    whose = role.checked_owner(participant)
+    checked_id(order)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        found = role.find(log, order, participant=whose)
+        _name(log, order_id_of=own_id)
+        message = role.replace_of(found, change, amendment_id=own_id)
+        return role.send(log, message, options, console=_console(), out=sys.stdout)
 
 
 @app.command(rich_help_panel="Watch")

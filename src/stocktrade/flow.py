@@ -152,6 +152,7 @@ class Flow:
     Attributes:
         topics: What was seen of each topic, by its name.
         statuses: How many inputs were answered how.
+        cancelled: How many orders were cancelled, in whole or in what they could not trade.
         quotes: By canonical symbol, in the order in which they were first traded.
         participants: On which side each participant was last seen, in the order in which they first were.
         refusals: The last answers worth a look, oldest first.
@@ -166,6 +167,7 @@ class Flow:
         self._participant = participant
         self.topics = {topic: TopicStats() for topic in WATCHED}
         self.statuses: Counter[Status] = Counter()
+        self.cancelled = 0
         self.quotes: dict[str, Quote] = {}
         self.participants: dict[str, Side] = {}
         self.refusals: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
@@ -332,9 +334,12 @@ class Flow:
     def _answer(self, record: Record) -> None:
         event = decode_message(OrderEvent, record.value)
         self.statuses[event.status] += 1
+        self.cancelled += event.cancelled_quantity > 0
         self._seen(_short(event.participant), event.side)
         canonical = canonical_symbol(event.stock_symbol) or event.stock_symbol
-        if event.status is Status.ACCEPTED or not self._wanted(canonical, event.participant, event.participant):
+        if event.status in (Status.ACCEPTED, Status.CANCELLED):
+            return
+        if not self._wanted(canonical, event.participant, event.participant):
             return
         quantity = "" if event.quantity is None else f" {event.quantity}"
         what = f"{event.side.lower()}{quantity} {_short(event.stock_symbol)} ({_short(event.order_id)})"

@@ -178,7 +178,8 @@ def order_accepted(
     *, side: Side, participant: str, symbol: str, quantity: int, price: Paise | None, position: str
 ) -> Text:
     """The log has an order: `✓ accepted  buy 100 SBI at ₹885.00 as HDFC  …`; `position` says where."""
-    at = "at any price" if price is None else f"at {rupees_in_table(price)}"
+    unpriced = "at the market" if side == "BUY" else "at any price"
+    at = unpriced if price is None else f"at {rupees_in_table(price)}"
     return _step(
         "✓",
         "accepted",
@@ -214,6 +215,35 @@ def order_settled(*, side: Side, symbol: str, quantity: int, amount: int, ms: in
     shares, money = ("+", "-") if side == "BUY" else ("-", "+")
     what = f"{shares}{group_indian(quantity)} {shown(symbol)}  {money}{rupees_in_table(amount)}"
     return _step("✓", "settled", GOOD, what, ("" if ms is None else f"  {duration(ms)}", FAINT))
+
+
+def order_cancelled(*, symbol: str, quantity: int, why: str = "") -> Text:
+    """Shares that will not be traded: `✓ cancelled 60 SBI`, and why, unless that was asked for."""
+    what = f"{group_indian(quantity)} {shown(symbol)}"
+    return _step("✓", "cancelled", WAITING, what, f": {shown(why, 200)}" if why else "")
+
+
+def amendment_sent(*, action: str, order_id: str, participant: str, symbol: str, what: str, position: str) -> Text:
+    """The log has a cancel or a replace: `✓ accepted  cancel B-1 (SBI) as HDFC  …`."""
+    return _step(
+        "✓",
+        "accepted",
+        GOOD,
+        f"{action} {shown(order_id)} ({shown(symbol)}){what} as {shown(participant)}  ",
+        (shown(position), FAINT),
+    )
+
+
+def amendment_waiting(*, exchange_running: bool) -> Text:
+    """There is no answer yet to a cancel or a replace."""
+    why = "the exchange has not answered yet" if exchange_running else "no exchange is running"
+    return _step("…", "waiting", WAITING, f"{why}; the message is safe on the log")
+
+
+def order_replaced(*, symbol: str, open_quantity: int, price: Paise | None) -> Text:
+    """An order waits with what a replace gave it: `✓ replaced  50 SBI at ₹886.00 wait in the book`."""
+    at = "at any price" if price is None else f"at {rupees_in_table(price)}"
+    return _step("✓", "replaced", GOOD, f"{group_indian(open_quantity)} {shown(symbol)} {at} wait in the book")
 
 
 def order_waiting(*, symbol: str, leaves: int, exchange_running: bool) -> Text:
@@ -268,7 +298,12 @@ def shard_line(start: ShardStart) -> Text:
 
 
 def start_panel(
-    *, log: str, partitions: int, shards: Sequence[ShardStart], waiting: Mapping[int, str | None] | None = None
+    *,
+    log: str,
+    partitions: int,
+    shards: Sequence[ShardStart],
+    waiting: Mapping[int, str | None] | None = None,
+    rules: str = "",
 ) -> Panel:
     """How `nse` begins: the log, its topics and shards, what was recovered, whose shards it waits for."""
     grid = Table.grid(padding=(0, 2))
@@ -277,6 +312,8 @@ def start_panel(
     grid.add_row("log", Text(shown(log, 500)))
     grid.add_row("takes", Text(", ".join(topics.INPUTS)))
     grid.add_row("tells", Text(", ".join(topics.OUTPUTS)))
+    if rules:
+        grid.add_row("rules", Text(shown(rules)))
     grid.add_row("shards", Text(f"{len(shards)} of {partitions} owned here"))
     for start in shards:
         grid.add_row(f"shard {start.shard}", shard_line(start))
@@ -517,6 +554,8 @@ def _told(flow: Flow, *, spelled: bool) -> list[str]:
     told = [many(flow.topics[topics.TRADES].count, "trade")]
     if refused := flow.statuses[Status.REJECTED]:
         told.append(f"{group_indian(refused)} rejected")
+    if cancelled := flow.cancelled:
+        told.append(f"{group_indian(cancelled)} cancelled")
     if dead := flow.topics[topics.DEAD_LETTERS].count:
         told.append(many(dead, "dead letter") if spelled else f"{group_indian(dead)} dead")
     if flow.unreadable:

@@ -3,11 +3,28 @@
 from decimal import Decimal
 
 from stocktrade.domain.messages import BuyOrder
-from stocktrade.roles.typed import checked_id, checked_participant, checked_price, checked_quantity, checked_symbol
+from stocktrade.roles.typed import (
+    checked_id,
+    checked_participant,
+    checked_prevention,
+    checked_price,
+    checked_quantity,
+    checked_symbol,
+    checked_time_in_force,
+)
 
 
-def order_from(symbol: str, quantity: str, price: str, *, participant: str, order_id: str) -> BuyOrder:
-    """The order that was typed.
+def order_from(
+    symbol: str,
+    quantity: str,
+    price: str | None,
+    *,
+    participant: str,
+    order_id: str,
+    time_in_force: str | None = None,
+    prevention: str | None = None,
+) -> BuyOrder:
+    """The order that was typed; without a price it buys at the market.
 
     Raises:
         UsageError: naming what is wrong with which word.
@@ -17,5 +34,7 @@ def order_from(symbol: str, quantity: str, price: str, *, participant: str, orde
         buyer=checked_participant(participant),
         stock_symbol=checked_symbol(symbol),
         quantity=checked_quantity(quantity),
-        price_per_unit=Decimal(checked_price(price)) / 100,
+        price_per_unit=None if price is None else Decimal(checked_price(price)) / 100,
+        time_in_force=checked_time_in_force(time_in_force),
+        self_trade_prevention=checked_prevention(prevention),
     )

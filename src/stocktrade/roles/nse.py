@@ -11,7 +11,8 @@ from typing import Any, Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from stocktrade.domain.facts import Match, Outcome, Status
+from stocktrade.core.rules import RULES, Rules
+from stocktrade.domain.facts import Action, Cancellation, Match, Outcome, Status
 from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, Occupied
 from stocktrade.shard.node import Node, Step
@@ -34,6 +35,7 @@ def run(
     console: Console,
     out: TextIO,
     now_ms: Callable[[], int],
+    rules: Rules = RULES,
 ) -> ExitCode:
     """Be the exchange until `stop` says so, or, with `once`, until what is on the log is taken.
 
@@ -42,12 +44,13 @@ def run(
         Fenced: another exchange, of another group, trades the same shards.
         StocktradeError: a shard could not be recovered or committed.
     """
-    screen = _Panel(console, log) if console.is_terminal else _Lines(out, log)
+    screen = _Panel(console, log, rules) if console.is_terminal else _Lines(out, log)
     node = Node(
         log,
         name=f"pid {os.getpid()}",
         now_ms=now_ms,
         group=group,
+        rules=rules,
         # Somebody waits for `once` to end; otherwise an exchange outlives its brokers.
         outlasts_outages=log.remote and not once,
     )
@@ -80,8 +83,9 @@ def _start_of(owner: Owner) -> ShardStart:
 class _Panel:
     """For people: a panel, then a line for each trade and each refusal."""
 
-    def __init__(self, console: Console, log: Log) -> None:
+    def __init__(self, console: Console, log: Log, rules: Rules) -> None:
         self._console = console
+        self._rules = "" if rules == RULES else rules.name
         self._log = log
         self._begun = False
         self._trades = 0
@@ -98,6 +102,7 @@ class _Panel:
                     partitions=self._log.partitions(),
                     shards=starts,
                     waiting=dict(step.waiting_for),
+                    rules=self._rules,
                 )
             )
         elif starts:
@@ -151,9 +156,20 @@ def _lines_of(taken: Taken) -> list[Text]:
             lines.append(trade_line(fact, shard=record.partition, time_ms=record.time_ms))
         elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
             lines.append(Text(f"rejected {visible(fact.order_id)} of {visible(fact.participant)}: {fact.reason}"))
+        elif isinstance(fact, Cancellation | Outcome) and (shares := _cancelled(fact)):
+            lines.append(Text(f"cancelled {_whose(fact)} of {visible(fact.participant)}: {many(shares, 'share')}"))
     if taken.dead is not None:
         lines.append(Text(f"dead letter from {record.position}: {taken.dead.reason}"))
     return lines
+
+
+def _cancelled(fact: Cancellation | Outcome) -> int:
+    return fact.quantity if isinstance(fact, Cancellation) else fact.cancelled
+
+
+def _whose(fact: Cancellation | Outcome) -> str:
+    terms = fact.terms if isinstance(fact, Outcome) else None
+    return visible(terms.target if terms is not None and terms.action is Action.CANCEL else fact.order_id)
 
 
 class _Lines:
@@ -206,6 +222,8 @@ class _Lines:
                     )
                 elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
                     self._say("rejected", order_id=fact.order_id, reason=fact.reason, source=str(record.position))
+                elif isinstance(fact, Cancellation | Outcome) and (shares := _cancelled(fact)):
+                    self._say("cancelled", order_id=_whose(fact), quantity=shares, source=str(record.position))
         self._out.flush()
 
     def stopped(self) -> None:

@@ -1,4 +1,4 @@
-"""A participant's side of an order: put it on the log, and follow it until it is settled.
+"""A participant's side of an order: put it on the log, and follow it until it is settled or cancelled.
 
 Shared by `buy` and `sell`. Invariant: the order id is known before the order is sent, so that whatever happens to
 the answer, sending the same id again is safe.
@@ -14,7 +14,7 @@ from typing import Final, TextIO
 from rich.console import Console
 
 from stocktrade import tables
-from stocktrade.domain.facts import Status
+from stocktrade.domain.facts import Action, Status
 from stocktrade.domain.messages import (
     BuyOrder,
     CashMovement,
@@ -41,10 +41,14 @@ _MODELS: Final[dict[str, type[WireModel]]] = {
 
 @dataclass
 class Progress:
-    """How far an order has come. Money in paise."""
+    """How far an order has come. Money in paise.
+
+    `event` is the answer to it; `changes` are what was done to it later, and by its own self-trade prevention.
+    """
 
     position: Position
     event: OrderEvent | None = None
+    changes: dict[int, OrderEvent] = field(default_factory=dict)
     trades: dict[str, Trade] = field(default_factory=dict)
     shares_moved: set[str] = field(default_factory=set)
     funds_moved: set[str] = field(default_factory=set)
@@ -64,11 +68,25 @@ class Progress:
         """Whether both legs of every trade so far have arrived, and there is at least one."""
         return bool(self.trades) and self.shares_moved >= self.trades.keys() <= self.funds_moved
 
+    def to_fill(self, quantity: int) -> int:
+        """How many of an order's `quantity` shares were traded or still can be: all but the cancelled ones."""
+        total = quantity - (0 if self.event is None else self.event.cancelled_quantity)
+        for seq, change in sorted(self.changes.items()):
+            if change.action is Action.REPLACE:
+                # What is open from then on, whatever was filled before.
+                before = sum(trade.quantity for trade in self.trades.values() if trade.seq < seq)
+                total = before + (change.quantity or 0)
+            else:
+                total -= change.cancelled_quantity
+        return total
+
     def is_final(self, quantity: int) -> bool:
         """Whether nothing more will happen to an order of `quantity` shares."""
-        if self.event is not None and self.event.status is not Status.ACCEPTED:
+        if self.event is None:
+            return False
+        if self.event.status is not Status.ACCEPTED:
             return True
-        return self.filled == quantity and self.settled
+        return self.filled == self.to_fill(quantity) and (self.settled or not self.trades)
 
 
 def order_id_of(order: BuyOrder | SellOffer) -> str:
@@ -118,6 +136,11 @@ class Placed:
         if isinstance(message, OrderEvent):
             if message.source == str(progress.position):
                 progress.event = message
+                return True
+            changed = message.order_id if message.status is Status.CANCELLED else message.target_order_id
+            accepted = message.status in (Status.ACCEPTED, Status.CANCELLED)
+            if accepted and (changed, message.participant) == (mine, me):
+                progress.changes[message.seq] = message
                 return True
         elif isinstance(message, Trade):
             if (mine, me) in ((message.buy_order_id, message.buyer), (message.sell_order_id, message.seller)):
@@ -289,9 +312,10 @@ class _Told(_Say):
                         quantity=trade.quantity,
                         price=paise_from_rupees(trade.price_per_unit),
                         trade=trade.trade_id,
-                        leaves=order.quantity - filled,
+                        leaves=max(0, progress.to_fill(order.quantity) - filled),
                     )
                 )
+        self._cancelled(order, progress)
         settled = f"settled {progress.filled}"
         if progress.settled and settled not in self._told:
             self._told.add(settled)
@@ -305,8 +329,19 @@ class _Told(_Say):
                 )
             )
 
+    def _cancelled(self, order: BuyOrder | SellOffer, progress: Progress) -> None:
+        said = [] if progress.event is None else [progress.event]
+        for event in (*said, *progress.changes.values()):
+            key = f"cancelled {event.seq} {event.status}"
+            if event.cancelled_quantity and key not in self._told:
+                self._told.add(key)
+                why = "your own order would have met it" if event.cancelled_by else ""
+                self._console.print(
+                    tables.order_cancelled(symbol=order.stock_symbol, quantity=event.cancelled_quantity, why=why)
+                )
+
     def waiting(self, placed: Placed, *, exchange_running: bool) -> None:
-        leaves = placed.order.quantity - placed.progress.filled
+        leaves = placed.progress.to_fill(placed.order.quantity) - placed.progress.filled
         self._console.print(
             tables.order_waiting(symbol=placed.order.stock_symbol, leaves=leaves, exchange_running=exchange_running)
         )
@@ -318,14 +353,19 @@ def side_of(order: BuyOrder | SellOffer) -> Side:
 
 
 def state_of(placed: Placed) -> str:
-    """Where an order stands, in one word: sent, open, filled, settled, rejected or duplicate."""
+    """Where an order stands, in one word: sent, open, filled, settled, cancelled, rejected or duplicate.
+
+    Cancelled is what ended without a trade; what traded in part and was cancelled then is filled, and settled.
+    """
     progress = placed.progress
     if progress.event is None and not progress.trades:
         return "sent"
     if progress.event is not None and progress.event.status is not Status.ACCEPTED:
         return progress.event.status.lower()
-    if progress.filled < placed.order.quantity:
+    if progress.filled < progress.to_fill(placed.order.quantity):
         return "open"
+    if not progress.trades:
+        return "cancelled"
     return "settled" if progress.settled else "filled"
 
 
@@ -363,7 +403,9 @@ def _summary(placed: Placed, options: Options, *, running: bool) -> str:
         "reason": None if event is None else event.reason,
         "detail": None if event is None else event.detail,
         "first_status": None if event is None else event.first_status,
+        "time_in_force": order.time_in_force or "DAY",
         "filled_quantity": progress.filled,
+        "cancelled_quantity": order.quantity - progress.to_fill(order.quantity),
         "amount_paise": progress.amount,
         "settled": progress.settled,
         "exchange_running": running,

@@ -1,5 +1,6 @@
 """Words typed on the command line, checked. Invariant: what is refused here was not sent."""
 
+from stocktrade.domain.facts import SelfTradePrevention, TimeInForce
 from stocktrade.domain.values import (
     Paise,
     canonical_symbol,
@@ -52,6 +53,32 @@ def checked_participant(text: str) -> str:
             hint="for example --as HDFC",
         )
     return text
+
+
+def checked_time_in_force(text: str | None) -> TimeInForce | None:
+    """A time in force; None for DAY, which is what a message without one means."""
+    try:
+        chosen = TimeInForce("DAY" if text is None else text.upper())
+    except ValueError as error:
+        raise UsageError(
+            f"invalid time in force {visible(text or '', 60)!r}",
+            cause="there is DAY, IOC and FOK",
+            hint="DAY waits in the book, IOC takes what is there, FOK takes all or nothing",
+        ) from error
+    return None if chosen is TimeInForce.DAY else chosen
+
+
+def checked_prevention(text: str | None) -> SelfTradePrevention | None:
+    """A kind of self-trade prevention; None for off, which is what a message without one means."""
+    try:
+        chosen = SelfTradePrevention("off" if text is None else text.lower())
+    except ValueError as error:
+        raise UsageError(
+            f"invalid self-trade prevention {visible(text or '', 60)!r}",
+            cause="there is off, cancel-passive and cancel-active",
+            hint="cancel-passive takes your own waiting order out, cancel-active the new one",
+        ) from error
+    return None if chosen is SelfTradePrevention.OFF else chosen
 
 
 def checked_id(text: str) -> str:

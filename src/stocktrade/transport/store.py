@@ -234,7 +234,11 @@ class Store:
         try:
             return self._topics[name]
         except KeyError:
-            raise UsageError(f"{self._database.path} has no topic {name!r}") from None
+            raise UsageError(
+                f"{self._database.path} has no topic {name!r}",
+                cause="no exchange and no order has used this log yet",
+                hint="start one with `stocktrade nse`; STOCKTRADE_HOME chooses another log",
+            ) from None
 
     def check_partition(self, partition: int) -> None:
         """Check the number of a partition.
