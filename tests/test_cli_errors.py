@@ -75,6 +75,16 @@ WRONG: Final = [
         for option, error in (("--tif", "invalid time in force"), ("--stp", "invalid self-trade prevention"))
         for word in ("GTC", "", "DAY IOC", "\x1b[2J")
     ),
+    Wrong(("replay",), "replay needs a file, - or --log"),
+    Wrong(("replay", "orders.jsonl", "--log"), "replay needs a file or --log, not both"),
+    Wrong(("replay", "orders.jsonl", "--compare"), "--compare needs --log"),
+    Wrong(("replay", "--log", "--strict"), "--strict is for a file"),
+    Wrong(("replay", "--log", "--instruments=x"), "--instruments is for a file"),
+    *(Wrong(("replay", path), "cannot replay") for path in ("", "/", "/no/such/file", "x\0y", "\x1b[2J")),
+    *(
+        Wrong(("replay", "orders.jsonl", f"--speed={speed}"), "invalid speed")
+        for speed in ("", "x", "0x", "-1x", "nan", "inf", "1e9x", "1_0x", "fast", "\x1b[2J")
+    ),
     Wrong(("cancel",), "Missing argument"),
     *(Wrong(("cancel", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
     Wrong(("cancel", "B-1", "--as=NSE"), "invalid participant"),

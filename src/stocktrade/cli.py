@@ -347,6 +347,54 @@ def audit(
         )
 
 
+@app.command(rich_help_panel="Prove")
+def replay(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="Orders, a JSON object a line; - for standard input.")
+    ] = None,
+    *,
+    from_log: Annotated[bool, typer.Option("--log", help="Replay the journal of the log instead of a file.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="With --log: do the topics hold what the replay gives?")
+    ] = False,
+    book: Annotated[bool, typer.Option("--book", help="At the end, the orders that rest.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first line that is no input; exit 1.")] = False,
+    speed: Annotated[
+        str, typer.Option("--speed", metavar="1x|max", help="As fast as it happened, or as it goes.")
+    ] = "max",
+    instruments: Instruments = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Put messages through a fresh exchange, and see what comes of them: `stocktrade replay orders.jsonl`.
+
+    The log is never written to. With --json every event is an object on a line of its own.
+    """
+    from stocktrade.roles import replay as role  # noqa: PLC0415
+    from stocktrade.roles.instruments import rules_from  # noqa: PLC0415
+
+    options = role.Options(as_json, book, strict, role.speed_from(speed))
+    if (file is None) != from_log:
+        raise UsageError(
+            "replay needs a file or --log, not both" if from_log else "replay needs a file, - or --log",
+            hint="for example `stocktrade replay orders.jsonl --book`",
+        )
+    consoles = {"console": _console(), "progress": _console(stderr=True)}
+    if file is not None:
+        if compare:
+            raise UsageError("--compare needs --log", cause="a file of orders has no outputs to compare with")
+        return role.run_file(file, rules_from(instruments), options, **consoles, out=sys.stdout)
+    if instruments is not None or strict:
+        raise UsageError(
+            f"{'--instruments' if instruments is not None else '--strict'} is for a file",
+            cause="a journal has its own rules, and no line that is no input",
+        )
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run_log(log, options, compare=compare, **consoles, out=sys.stdout)
+
+
 _MAX_PARTITIONS: Final = 1_000
 """A shard costs memory and connections, and a market has a few thousand symbols."""
 
