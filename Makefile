@@ -32,6 +32,7 @@ bench: $(INSTALLED)  ## the figures of docs/performance.md
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/embedded_log.py
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/replay.py
 
 bench-kafka: $(INSTALLED)  ## the same on Kafka, in a container; beside loops that do the same work
 	$(BIN)/python benchmarks/on_kafka.py

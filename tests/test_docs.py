@@ -3,7 +3,7 @@
 How a document is run, from its top to its end, in a fresh STOCKTRADE_HOME and a terminal of 100 columns:
 
 * In a ```console block each line `$ stocktrade ...` is executed, and what it prints must be the lines that follow.
-  Times, durations, rates, ids, process ids, paths and the lengths of lines and gaps may differ. A line that is only
+  Times, durations, rates, ids, digests, process ids, paths and the lengths of lines and gaps may differ. A line that is only
   `…` stands for any lines.
 * `<!-- runs on -->` above a block: the command is left running while the rest of the document runs. At the end its
   lines must have been printed in this order, whatever else was, and Ctrl-C must end it with exit code 0.
@@ -116,6 +116,7 @@ def inline_code(document: Path) -> list[str]:
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
 _SAME: Final = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+    (re.compile(r"\b[0-9a-f]{64}\b|, and is [0-9a-f]{16}…"), "DIGEST"),
     (re.compile(r"sqlite:\S+"), "sqlite:LOG"),
     (re.compile(r"kafka:\S+"), "kafka:LOG"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)"), "TIME"),
