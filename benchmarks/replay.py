@@ -37,9 +37,8 @@ def main() -> None:
             subprocess.run(command, stdout=out, stderr=subprocess.DEVNULL, check=True)
         seconds = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(
-        f"replay        inputs {count:,}  seconds {seconds:.1f}  inputs_per_s {count / seconds:,.0f}  peak_mib {peak:.0f}"
-    )
+    rate = f"seconds {seconds:.1f}  inputs_per_s {count / seconds:,.0f}"
+    print(f"replay        inputs {count:,}  {rate}  peak_mib {peak:.0f}")
 
 
 if __name__ == "__main__":

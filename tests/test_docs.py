@@ -3,8 +3,8 @@
 How a document is run, from its top to its end, in a fresh STOCKTRADE_HOME and a terminal of 100 columns:
 
 * In a ```console block each line `$ stocktrade ...` is executed, and what it prints must be the lines that follow.
-  Times, durations, rates, ids, digests, process ids, paths and the lengths of lines and gaps may differ. A line that is only
-  `…` stands for any lines.
+  Times, durations, rates, ids, digests, process ids, paths and the lengths of lines and gaps may differ. A line that
+  is only `…` stands for any lines.
 * `<!-- runs on -->` above a block: the command is left running while the rest of the document runs. At the end its
   lines must have been printed in this order, whatever else was, and Ctrl-C must end it with exit code 0.
 * `<!-- exit N -->` above a block: the last command ends with N. All others end with 0.
@@ -32,7 +32,7 @@ import tempfile
 import termios
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -181,11 +181,19 @@ class Terminal:
             return bool(some)
         return True
 
-    def wait(self) -> int:
+    def wait(self, others: Sequence["Terminal"] = ()) -> int:
+        """Wait for its end; meanwhile take in what the others print, or a full terminal would hold them up."""
         deadline = time.monotonic() + PATIENCE_S
-        while self._read(0.1):
+        while self._read(0.05):
+            for other in others:
+                other.drain()
             assert time.monotonic() < deadline, f"{self.command} does not end:\n{self.printed()}"
         return self._process.wait(PATIENCE_S)
+
+    def drain(self) -> None:
+        """Take in what is there."""
+        while select.select([self._master], [], [], 0)[0] and self._read(0):
+            pass
 
     def wait_until_ready(self) -> None:
         """What runs on begins with a box; until then it has not looked at the log."""
@@ -289,7 +297,7 @@ def run(shown_blocks: list[Block], environment: dict[str, str], folder: Path | N
                     continue
                 expected = re.fullmatch(r"exit (\d+)", block.comment)
                 code = int(expected[1]) if expected and number == len(steps) else 0
-                assert terminal.wait() == code, f"{command}:\n{terminal.printed()}"
+                assert terminal.wait([other for other, _ in running]) == code, f"{command}:\n{terminal.printed()}"
                 check_output(terminal, shown)
         for terminal, shown in reversed(running):
             terminal.wait_for(shown)
