@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check simulate kill-test fault-test kafka-soak bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -18,6 +18,9 @@ check: $(INSTALLED)  ## lint, types, architecture and the fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not slow and not kafka"
+
+simulate: $(INSTALLED)  ## 10,000 seeded runs on a log that models Kafka's ugly parts
+	$(BIN)/python tests/simulation/run.py --runs 10000
 
 kill-test: $(INSTALLED)  ## 500 times kill -9, then an audit
 	STOCKTRADE_TEST_KILLS=500 $(BIN)/pytest tests/e2e/test_kill.py -k kill_9
