@@ -85,6 +85,13 @@ WRONG: Final = [
         Wrong(("replay", "orders.jsonl", f"--speed={speed}"), "invalid speed")
         for speed in ("", "x", "0x", "-1x", "nan", "inf", "1e9x", "1_0x", "fast", "\x1b[2J")
     ),
+    Wrong(("book",), "Missing argument"),
+    Wrong(("book", "S BI"), "invalid symbol"),
+    *(Wrong(("book", "SBI", f"--levels={count}"), "--levels") for count in ("0", "-1", "1.5", "many", "")),
+    *(
+        Wrong(("book", "SBI", f"--at={moment}"), "--at is no moment")
+        for moment in ("", "start", "end", "-5", "+5", "@yesterday", "@2026-02-30", "09:15", "1_0", "\x1b[2J")
+    ),
     Wrong(("cancel",), "Missing argument"),
     *(Wrong(("cancel", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
     Wrong(("cancel", "B-1", "--as=NSE"), "invalid participant"),

@@ -318,6 +318,39 @@ def watch(
         )
 
 
+@app.command(rich_help_panel="Watch")
+def book(
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    *,
+    levels: Annotated[int, typer.Option("--levels", metavar="N", min=1, max=100_000, help="Prices of each side.")] = 5,
+    orders: Annotated[bool, typer.Option("--orders", help="Every waiting order by itself.")] = False,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """See who waits at which price, now or at any earlier moment: `stocktrade book SBI --at 5`."""
+    from stocktrade.roles import book as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_symbol  # noqa: PLC0415
+
+    moment = role.NOW if at is None else role.moment_from(at, now_ms=_now_ms())
+    checked_symbol(symbol)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run(
+            log,
+            symbol,
+            levels=levels,
+            orders=orders,
+            moment=moment,
+            as_json=as_json,
+            console=_console(),
+            out=sys.stdout,
+        )
+
+
 @app.command(rich_help_panel="Prove")
 def audit(
     *,
