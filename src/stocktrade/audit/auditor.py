@@ -290,8 +290,8 @@ class _Walk:
             stream.pop()
             report.broken(Rule.INPUTS, record.position, "was passed over: no entry of the journal has it")
         if record is None or record.offset > line.offset:
-            if self._log.remote and record is not None and not stream.has_begun:
-                report.unchecked(Rule.INPUTS, f"{stream.place} is kept from a later record on")
+            if line.offset < stream.start:
+                report.unchecked(Rule.INPUTS, f"{stream.place} is kept from offset {stream.start} on")
             else:
                 report.broken(Rule.INPUTS, source, "is in the journal, but not on its topic")
             return None

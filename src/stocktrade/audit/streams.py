@@ -22,17 +22,17 @@ REMEMBERED: Final = 20_000
 
 
 class Stream:
-    """One partition from its beginning on. `end` is where it ended when the audit began."""
+    """One partition, kept from `start` on. `end` is where it ended when the audit began."""
 
     def __init__(self, log: Log, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
         self._patience_s = PATIENCE_S if log.remote else 0.0
         self._reader: Reader = log.reader({(topic, partition): 0})
+        self.start = self._reader.starts().get((topic, partition), 0)
         self.end = self._reader.ends()[topic, partition]
         self._ahead: deque[Record] = deque()
         self._stopped = False
-        self.has_begun = False
 
     @property
     def place(self) -> str:
@@ -53,7 +53,6 @@ class Stream:
 
     def pop(self) -> Record:
         """Take the record that `peek` gave."""
-        self.has_begun = True
         return self._ahead.popleft()
 
     def remove(self, ahead: int) -> Record:

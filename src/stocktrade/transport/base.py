@@ -103,6 +103,10 @@ class Reader(ABC):
     def ends(self) -> dict[TopicPartition, int]:
         """For each partition the offset after its last committed record, now."""
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """For each partition the offset before which nothing is kept any more; 0 for one that keeps everything."""
+        return {}
+
     def held_back(self) -> dict[TopicPartition, float]:
         """The partitions on which an open transaction hides what was written after it, and for how many seconds now.
 

@@ -406,6 +406,11 @@ class KafkaReader(_Opened, Reader):
         self._ends = connection.stable_ends(self._positions, within_s=connection.timeouts.request_ms / 1000)
         return {(place.topic[len(self._prefix) :], place.partition): end for place, end in self._ends.items()}
 
+    def starts(self) -> dict[TopicPartition, int]:
+        """See `Reader.starts`."""
+        starts = self._connection.kept_from(self._positions)
+        return {(place.topic[len(self._prefix) :], place.partition): start for place, start in starts.items()}
+
     def held_back(self) -> dict[TopicPartition, float]:
         """See `Reader.held_back`."""
         if self._closed:

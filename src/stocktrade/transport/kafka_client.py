@@ -401,6 +401,14 @@ class Connection:
         )
         return {partition: found[partition].offset for partition in partitions}
 
+    def kept_from(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset of each partition that is kept."""
+        found = self.ask(
+            "the beginnings of the partitions are not known",
+            lambda: self.admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST)),
+        )
+        return {partition: found[partition].offset for partition in partitions}
+
     def settle(
         self, partitions: Collection[TopicPartition], patience_s: float
     ) -> dict[TopicPartition, tuple[int, int]]:
