@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stocktrade import flow
-from stocktrade.core.clearing import novate
 from stocktrade.domain.facts import Fact, Match, Outcome, Reason, Status
 from stocktrade.domain.values import Paise
 from stocktrade.flow import Flow, Quote
@@ -34,7 +33,7 @@ def records_of(*facts: Fact, time_ms: int = T0) -> list[Record]:
 
 def settled(match: Match, *, time_ms: int = T0) -> list[Record]:
     """The trade and its four legs: buyer's shares and money, seller's shares and money."""
-    return records_of(match, *novate(match)[1], time_ms=time_ms)
+    return records_of(match, time_ms=time_ms)
 
 
 def changed(record: Record, **fields: Any) -> Record:

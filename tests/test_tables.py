@@ -93,7 +93,7 @@ def the_seeds_flow() -> Flow:
     offer = b'{"offer_id":"F-1","seller":"SELLER","stock_symbol":"SBI","quantity":100}'
     known.feed(Record(topics.BUY_ORDERS, 0, 0, 0, T0, b"", order, ()), now_ms=T0, live=True)
     known.feed(Record(topics.SELL_OFFERS, 0, 0, 0, T0, b"", offer, ()), now_ms=T0, live=True)
-    for new in encode_facts([match, *novate(match)[1]], 0, "sell-offers@0:0", T0):
+    for new in encode_facts([match], 0, "sell-offers@0:0", T0):
         known.feed(Record(new.topic, 0, 0, 0, T0, new.key, new.value, ()), now_ms=T0 + 18, live=True)
     return known
 
@@ -315,7 +315,7 @@ def test_the_newest_rows_fit_the_height(width: int, height: int) -> None:
     known = the_seeds_flow()
     for seq in range(10, 80):
         match = Match(seq, 1, "TCS", seq, Paise(100), "BUY", "O", "B" * (seq % 60 + 1), "TCS", "F", "SELLER", "TCS")
-        for new in encode_facts([match, *novate(match)[1]], 0, "sell-offers@0:0", T0):
+        for new in encode_facts([match], 0, "sell-offers@0:0", T0):
             known.feed(Record(new.topic, 0, 0, 0, T0, new.key, new.value, ()), now_ms=T0, live=True)
     known.refusals.extend([Refusal(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "x" * 200)] * 5)
     view = FlowView(known, T0, "stocktrade watch", ["no exchange is running"])
@@ -517,7 +517,7 @@ def test_start_panel() -> None:
 def test_sums() -> None:
     """Of a ledger after the seed's trade every sum is zero and the clearing house flat; a break is marked."""
     ledger = Ledger()
-    ledger.post(novate(Match(2, 1, "SBIN", 100, Paise(88_500), "BUY", "1", "HDFC", "SBI", "2", "SELLER", "SBI"))[0])
+    ledger.post(novate(Match(2, 1, "SBIN", 100, Paise(88_500), "BUY", "1", "HDFC", "SBI", "2", "SELLER", "SBI")))
     cells = tables.sums_cells(ledger.balances())
     assert cells == [
         ("SBIN", "2", "100", "-100", "0", "0", "✓"),

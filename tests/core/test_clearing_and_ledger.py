@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from stocktrade.core.book import Met, Order
 from stocktrade.core.clearing import novate, settle
 from stocktrade.core.ledger import CASH, Ledger, Posting
-from stocktrade.domain.facts import Leg, Match
+from stocktrade.domain.facts import Match
 from stocktrade.domain.values import Paise, Side
 
 TRADE = Match(7, 1, "SBIN", 100, Paise(88500), "BUY", "b1", "HDFC", "SBI", "s1", "SELLER", "NSE:SBIN")
@@ -14,25 +14,12 @@ TRADE = Match(7, 1, "SBIN", 100, Paise(88500), "BUY", "b1", "HDFC", "SBI", "s1",
 
 def test_a_trade_makes_four_postings_through_the_clearing_house() -> None:
     """Shares go seller, clearing house, buyer; money goes buyer, clearing house, seller; both gross."""
-    postings, _ = novate(TRADE)
-    assert postings == (
+    assert novate(TRADE) == (
         ("SELLER", "NSE", "SBIN", 100),
         ("NSE", "HDFC", "SBIN", 100),
         ("HDFC", "NSE", CASH, 8_850_000),
         ("NSE", "SELLER", CASH, 8_850_000),
     )
-
-
-def test_a_trade_tells_each_participant_its_own_two_legs() -> None:
-    """The buyer's pair comes first, the seller's mirrors it; each under its own order id and symbol as sent."""
-    _, legs = novate(TRADE)
-    assert legs == (
-        Leg(7, 1, "SECURITIES", "CREDIT", "HDFC", "b1", "SBI", 100, Paise(88500)),
-        Leg(7, 1, "FUNDS", "DEBIT", "HDFC", "b1", "SBI", 100, Paise(88500)),
-        Leg(7, 1, "SECURITIES", "DEBIT", "SELLER", "s1", "NSE:SBIN", 100, Paise(88500)),
-        Leg(7, 1, "FUNDS", "CREDIT", "SELLER", "s1", "NSE:SBIN", 100, Paise(88500)),
-    )
-    assert [type(leg) for leg in legs] == [Leg] * 4
 
 
 sides = st.sampled_from(["BUY", "SELL"])
@@ -57,7 +44,7 @@ def test_settling_a_sweep_posts_what_each_of_its_trades_obliges_to(
         if at is not None:
             buyer, seller = (taker, maker) if side == "BUY" else (maker, taker)
             match = Match(9, number, "SBIN", shares, at, other, "b", buyer, "SBI", "s", seller, "SBI")
-            one_by_one.post(novate(match)[0])
+            one_by_one.post(novate(match))
     settle(at_once, "SBIN", side, taker, met_orders)
     balances = {(asset, owner): balance for asset, owner, balance in at_once.balances() if balance}
     assert balances == {(asset, owner): balance for asset, owner, balance in one_by_one.balances() if balance}
@@ -69,7 +56,7 @@ def test_accounts_start_at_zero_and_may_go_below() -> None:
     """After one trade the buyer owes the money and the seller the shares, and nobody was asked to pay in."""
     ledger = Ledger()
     assert ledger.balance("HDFC", "SBIN") == 0
-    ledger.post(novate(TRADE)[0])
+    ledger.post(novate(TRADE))
     assert list(ledger.balances()) == [
         ("SBIN", "SELLER", -100),
         ("SBIN", "NSE", 0),
@@ -99,34 +86,27 @@ def test_a_clearing_house_that_holds_something_is_not_flat() -> None:
     """Half of a trade leaves the shares at the clearing house, which shows, though the sums are still zero."""
     ledger = Ledger()
     assert ledger.clearing_house_is_flat() is True
-    ledger.post(novate(TRADE)[0][:1])
+    ledger.post(novate(TRADE)[:1])
     assert ledger.clearing_house_is_flat() is False
     assert ledger.sums() == {"SBIN": 0}
-    ledger.post(novate(TRADE)[0][1:])
+    ledger.post(novate(TRADE)[1:])
     assert ledger.clearing_house_is_flat() is True
 
 
 def test_a_trade_with_oneself_moves_nothing() -> None:
-    """Buyer and seller may be one participant: all four legs are told, and the balances stay."""
+    """Buyer and seller may be one participant: the balances stay."""
     ledger = Ledger()
-    both, legs = novate(TRADE._replace(seller="HDFC"))
-    ledger.post(both)
-    assert [(leg.kind, leg.direction) for leg in legs] == [
-        ("SECURITIES", "CREDIT"),
-        ("FUNDS", "DEBIT"),
-        ("SECURITIES", "DEBIT"),
-        ("FUNDS", "CREDIT"),
-    ]
+    ledger.post(novate(TRADE._replace(seller="HDFC")))
     assert [balance for _, _, balance in ledger.balances()] == [0, 0, 0, 0]
 
 
 def test_a_copy_does_not_change_with_the_original() -> None:
     """What was copied for a snapshot stays as it was while trading goes on, and restores to the same ledger."""
     ledger = Ledger()
-    ledger.post(novate(TRADE)[0])
+    ledger.post(novate(TRADE))
     copy = ledger.copy()
     before = list(copy.balances())
-    ledger.post(novate(TRADE)[0])
+    ledger.post(novate(TRADE))
     assert list(copy.balances()) == before
     restored = Ledger()
     for asset, owner, balance in before:

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stocktrade.core.clearing import novate
 from stocktrade.domain.facts import Match
 from stocktrade.domain.values import Paise
 from stocktrade.errors import ExitCode, Unavailable, UsageError
@@ -45,7 +44,7 @@ def a_trade(seq: int, *, symbol: str = "SBIN", buyer: str = "HDFC") -> Match:
 
 def settled(match: Match, shard: int = 0) -> list[NewRecord]:
     """The trade and its four legs; its time is its sequence in seconds."""
-    return encode_facts([match, *novate(match)[1]], shard, "buy-orders@0:0", T0 + match.seq * SECOND)
+    return encode_facts([match], shard, "buy-orders@0:0", T0 + match.seq * SECOND)
 
 
 def filled(log: Log, count: int, **changes: Any) -> None:
@@ -225,7 +224,7 @@ def test_numbers_count_trades(thirty: SqliteLog, start: str, until: str | None, 
 def test_trades_of_one_order_are_cut_between(log: SqliteLog) -> None:
     """Where one order made many trades at one moment, a range may begin among them; none is left half."""
     matches = [a_trade(7)._replace(number=n) for n in range(1, 11)]
-    log.append(encode_facts([f for m in matches for f in (m, *novate(m)[1])], 0, "buy-orders@0:0", T0))
+    log.append(encode_facts(matches, 0, "buy-orders@0:0", T0))
     lines = watched(log, start="-3")
     assert [line.split("\t")[1] for line in lines] == ["T0-7-8", "T0-7-9", "T0-7-10"]
     assert all(line.endswith("✓ settled") for line in lines)

@@ -1,4 +1,4 @@
-"""Clearing: what a trade obliges whom to deliver, and what each participant is told.
+"""Clearing: what a trade obliges whom to deliver.
 
 Owns novation: the clearing house becomes buyer to the seller and seller to the buyer. Invariant: what it takes
 from one it gives to the other in the same input, shares against money, so it is flat after each.
@@ -8,39 +8,26 @@ from collections.abc import Iterable
 
 from stocktrade.core.book import Met
 from stocktrade.core.ledger import CASH, Ledger, Posting
-from stocktrade.domain.facts import Leg, Match, fact
+from stocktrade.domain.facts import Match
 from stocktrade.domain.values import CLEARING_HOUSE, Side
 
 Obligations = tuple[Posting, Posting, Posting, Posting]
-Advices = tuple[Leg, Leg, Leg, Leg]
 
 
-def novate(match: Match) -> tuple[Obligations, Advices]:
+def novate(match: Match) -> Obligations:
     """What follows from a trade once the clearing house stands between buyer and seller.
 
     Returns:
         The four postings, gross: shares from the seller and on to the buyer, then money from the buyer and on to
-        the seller. And the four legs, each the side of a posting that a participant sees, under its own order id
-        and symbol: the buyer's shares and money, then the seller's shares and money.
+        the seller. `settle` enters those of many trades at once; this says one by one what it must come to.
     """
-    # fmt: off
-    seq, number, symbol, shares, price, _, buy_id, buyer, buy_symbol, sell_id, seller, sell_symbol = match
-    value = shares * price
+    value = match.quantity * match.price
     return (
-        (
-            (seller, CLEARING_HOUSE, symbol, shares),
-            (CLEARING_HOUSE, buyer, symbol, shares),
-            (buyer, CLEARING_HOUSE, CASH, value),
-            (CLEARING_HOUSE, seller, CASH, value),
-        ),
-        (
-            fact(Leg, (seq, number, "SECURITIES", "CREDIT", buyer, buy_id, buy_symbol, shares, price)),
-            fact(Leg, (seq, number, "FUNDS", "DEBIT", buyer, buy_id, buy_symbol, shares, price)),
-            fact(Leg, (seq, number, "SECURITIES", "DEBIT", seller, sell_id, sell_symbol, shares, price)),
-            fact(Leg, (seq, number, "FUNDS", "CREDIT", seller, sell_id, sell_symbol, shares, price)),
-        ),
+        (match.seller, CLEARING_HOUSE, match.symbol, match.quantity),
+        (CLEARING_HOUSE, match.buyer, match.symbol, match.quantity),
+        (match.buyer, CLEARING_HOUSE, CASH, value),
+        (CLEARING_HOUSE, match.seller, CASH, value),
     )
-    # fmt: on
 
 
 def settle(ledger: Ledger, symbol: str, side: Side, taker: str, met: Iterable[Met]) -> None:

@@ -6,7 +6,7 @@ they stand on the wire. Invariant: money in paise, `symbol` canonical, `*_as_sen
 """
 
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from stocktrade.domain.values import Paise, Side
 
@@ -179,22 +179,4 @@ class Cancellation(NamedTuple):
     price: Paise | None
 
 
-class Leg(NamedTuple):
-    """One of the four advices of a trade: what moved on the account of `participant`.
-
-    CREDIT and DEBIT are the effect on that participant's account. A securities leg moves `quantity` shares, a
-    funds leg `quantity * price` paise.
-    """
-
-    seq: int
-    number: int
-    kind: Literal["SECURITIES", "FUNDS"]
-    direction: Literal["CREDIT", "DEBIT"]
-    participant: str
-    order_id: str
-    symbol_as_sent: str
-    quantity: int
-    price: Paise
-
-
-Fact = Outcome | Match | Cancellation | Leg
+Fact = Outcome | Match | Cancellation

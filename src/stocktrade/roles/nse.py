@@ -156,7 +156,7 @@ def _lines_of(taken: Taken) -> list[Text]:
             lines.append(trade_line(fact, shard=record.partition, time_ms=record.time_ms))
         elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
             lines.append(Text(f"rejected {visible(fact.order_id)} of {visible(fact.participant)}: {fact.reason}"))
-        elif isinstance(fact, Cancellation | Outcome) and (shares := _cancelled(fact)):
+        elif shares := _cancelled(fact):
             lines.append(Text(f"cancelled {_whose(fact)} of {visible(fact.participant)}: {many(shares, 'share')}"))
     if taken.dead is not None:
         lines.append(Text(f"dead letter from {record.position}: {taken.dead.reason}"))
@@ -222,7 +222,7 @@ class _Lines:
                     )
                 elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
                     self._say("rejected", order_id=fact.order_id, reason=fact.reason, source=str(record.position))
-                elif isinstance(fact, Cancellation | Outcome) and (shares := _cancelled(fact)):
+                elif shares := _cancelled(fact):
                     self._say("cancelled", order_id=_whose(fact), quantity=shares, source=str(record.position))
         self._out.flush()
 

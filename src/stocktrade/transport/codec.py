@@ -436,7 +436,7 @@ def _record(topic: str, key: str, text: str, shard: int, time_ms: int) -> NewRec
 def encode_facts(facts: Iterable[Fact], shard: int, source: str, time_ms: int) -> list[NewRecord]:
     """The output records of one input: `source` is its position, `time_ms` its time on the log.
 
-    A match is written with its legs, so a `Leg` by itself is not written.
+    A match is written with its four legs.
     """
     records: list[NewRecord] = []
     for said in facts:
