@@ -1,0 +1,84 @@
+"""`audit` as a command: its exit code, its rows, its document, and the heads that it can be asked for."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stocktrade import cli, settings
+from stocktrade.audit.findings import Rule
+from test_auditor import trade_it
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A log on which three hundred messages were taken."""
+    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
+    monkeypatch.delenv(settings.BOOTSTRAP_SERVERS, raising=False)
+    trade_it(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def said(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
+    code = cli.run(["audit", "--json", *options])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_sound_log_ends_with_0(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every rule is there once, has checked something, and is not broken; in a pipe the same as rows."""
+    code, document = said(capsys)
+    assert (code, document["schema"], document["clean"], document["waiting"]) == (0, "stocktrade.audit/1", True, 0)
+    assert [rule["rule"] for rule in document["rules"]] == list(Rule)
+    assert all(rule["checked"] and not rule["broken"] and rule["state"] == "ok" for rule in document["rules"])
+    assert cli.run(["audit"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[:3] for row in rows[: len(Rule)]] == [
+        [rule["rule"], "ok", str(rule["checked"])] for rule in document["rules"]
+    ]
+    (head,) = document["heads"]
+    assert rows[len(Rule) :] == [["head", f"0:{head['entry']}:{head['digest']}"]]
+
+
+def test_a_broken_rule_ends_with_1_and_names_the_first_record(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By topic, partition and offset."""
+    with closing(sqlite3.connect(home / "log.db", isolation_level=None)) as db:
+        db.execute(
+            "UPDATE records SET value = replace(value, '\"DEBIT\"', '\"CREDIT\"') WHERE offset = 5 AND topic ="
+            " (SELECT id FROM topics WHERE name = 'cash-movements')"
+        )
+        db.execute(
+            "UPDATE records SET value = replace(value, '\"CREDIT\"', '\"DEBIT\"') WHERE offset = 4 AND topic ="
+            " (SELECT id FROM topics WHERE name = 'cash-movements')"
+        )
+    code, document = said(capsys)
+    assert (code, document["clean"]) == (1, False)
+    found = {rule["rule"]: rule["findings"] for rule in document["rules"] if rule["broken"]}
+    assert found.keys() == {"legs", "outputs"}  # the sums are right: the two make up for each other
+    assert found["legs"][0]["where"] == "cash-movements@0:4"
+
+
+def test_a_head_from_before_is_still_there(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An earlier head is found in a journal that went on; another digest, and an entry that is not there, are not."""
+    (head,) = said(capsys)[1]["heads"]
+    digest = head["digest"]
+    cli.run(["buy", "SBI", "1", "1", "-q"])
+    cli.run(["nse", "--once", "--json"])
+    capsys.readouterr()
+    for text in (f"{head['entry']}:{digest}", f"0:{head['entry']}:{digest[:8].upper()}"):
+        assert said(capsys, "--expect-head", text)[0] == 0
+    for text in (f"{head['entry']}:{digest[::-1]}", f"999:{digest}"):
+        code, document = said(capsys, "--expect-head", text)
+        assert (code, [rule["rule"] for rule in document["rules"] if rule["broken"]]) == (1, ["head"])
+    assert cli.run(["audit", "--expect-head", f"7:0:{digest}"]) == 2
+    assert "names shard 7" in capsys.readouterr().err
+
+
+def test_inputs_that_nobody_took_yet_break_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are counted."""
+    cli.run(["buy", "SBI", "1", "1", "-q"])
+    capsys.readouterr()
+    code, document = said(capsys)
+    assert (code, document["clean"], document["waiting"]) == (0, True, 1)
