@@ -45,14 +45,11 @@ def test_a_sound_log_ends_with_0(home: Path, capsys: pytest.CaptureFixture[str])
 def test_a_broken_rule_ends_with_1_and_names_the_first_record(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By topic, partition and offset."""
     with closing(sqlite3.connect(home / "log.db", isolation_level=None)) as db:
-        db.execute(
-            "UPDATE records SET value = replace(value, '\"DEBIT\"', '\"CREDIT\"') WHERE offset = 5 AND topic ="
-            " (SELECT id FROM topics WHERE name = 'cash-movements')"
-        )
-        db.execute(
-            "UPDATE records SET value = replace(value, '\"CREDIT\"', '\"DEBIT\"') WHERE offset = 4 AND topic ="
-            " (SELECT id FROM topics WHERE name = 'cash-movements')"
-        )
+        for offset, before, after in ((4, b'"DEBIT"', b'"CREDIT"'), (5, b'"CREDIT"', b'"DEBIT"')):
+            place = "offset = ? AND topic = (SELECT id FROM topics WHERE name = 'cash-movements')"
+            (value,) = db.execute(f"SELECT value FROM records WHERE {place}", (offset,)).fetchone()
+            assert before in value
+            db.execute(f"UPDATE records SET value = ? WHERE {place}", (value.replace(before, after), offset))
     code, document = said(capsys)
     assert (code, document["clean"]) == (1, False)
     found = {rule["rule"]: rule["findings"] for rule in document["rules"] if rule["broken"]}
