@@ -246,6 +246,20 @@ def test_as_many_damages_as_are_done_are_found(tmp_path: Path) -> None:
     assert len(done) > 150
 
 
+def test_an_entry_without_an_order_is_replayed_too(tmp_path: Path) -> None:
+    """A batch of nothing but dead letters has a digest, which is checked like any other."""
+    with connect(f"sqlite:{tmp_path / 'log'}") as log:
+        node = Node(log, name="test", now_ms=lambda: NOON_MS)
+        log.append([NewRecord("buy-orders", None, b"no message")])
+        while not node.has_taken(node.backlog_ends()):
+            node.step(0.0)
+        node.abandon()
+    with closing(sqlite3.connect(tmp_path / "log" / "log.db", isolation_level=None)) as db:
+        change("exchange-journal", "digest", "f" * 64, 1)(db)
+    with connect(f"sqlite:{tmp_path / 'log'}") as log:
+        assert {finding.rule for finding in audit(log)} == {"replay", "head"}
+
+
 # --- a log that may let a fenced owner's entry in ------------------------------------------------------------------
 
 

@@ -242,7 +242,7 @@ class _Walk:
 
     def _entry(self, entry: JournalRecord, record: Record, replay: Replay, orders: Orders) -> None:
         seq = entry.first_seq - 1
-        said = replay.outputs_of(entry, record)
+        said = iter(replay.outputs_of(entry, record))
         for line in entry.inputs:
             self._report.inputs += 1
             source = f"{line.topic}@{self._shard}:{line.offset}"
@@ -252,8 +252,6 @@ class _Walk:
                 self._order(seq, source, line, next(said), orders)
             elif line.kind == "dead":
                 self._dead(source, record_in)
-        if not entry.inputs:
-            next(said, None)
         if self._is_cut:
             self._next = dict(entry.next_offsets)
         elif entry.next_offsets != self._next:

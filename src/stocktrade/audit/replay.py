@@ -1,7 +1,5 @@
 """The one rule that is asked of the exchange's own code: its journal gives its digests and its outputs again."""
 
-from collections.abc import Iterator
-
 from stocktrade.audit.findings import Report, Rule
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
 from stocktrade.errors import JournalBroken, StocktradeError
@@ -41,14 +39,13 @@ class Replay:
         instrument = None if self.replica is None else self.replica.exchange.rules.instrument(symbol)
         return None if instrument is None else instrument.reference_price
 
-    def outputs_of(self, entry: JournalRecord, record: Record) -> Iterator[list[NewRecord] | None]:
+    def outputs_of(self, entry: JournalRecord, record: Record) -> list[list[NewRecord] | None]:
         """For each order of an entry that continues the chain what the journal says it caused; None if unknown."""
         orders = sum(line.kind == "order" for line in entry.inputs)
         replica = self.replica
         if replica is None:
             self._report.unchecked(Rule.REPLAY, self.why)
-            yield from [None] * orders
-            return
+            return [None] * orders
         self._report.checked(Rule.REPLAY)
         try:
             if entry.rules != replica.exchange.rules.name:
@@ -58,9 +55,8 @@ class Replay:
         except StocktradeError as error:
             self._report.broken(Rule.REPLAY, record.position, f"{error.what}: {error.cause}")
             self.replica, self.why = None, f"the replay ended at {record.position}"
-            yield from [None] * orders
-            return
-        yield from (each.outputs for each in applied)
+            return [None] * orders
+        return [each.outputs for each in applied]
 
     def check_state(self, place: str) -> None:
         """Prove the invariants of the exchange that the journal made."""
