@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
-from kafka_model import Cluster, Crash, Faults, SimulatedLog
+from kafka_model import Cluster, Crash, Entry, Faults, SimulatedLog
 
 from auditor import Finding, Told, examine
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown
@@ -276,9 +276,8 @@ class Simulation:
         return True
 
 
-def _counts(entry: object) -> bool:
-    record, transaction = getattr(entry, "record", None), getattr(entry, "transaction", None)
-    return record is not None and (transaction is None or transaction.state == "committed")
+def _counts(entry: Entry) -> bool:
+    return entry.record is not None and (entry.transaction is None or entry.transaction.state == "committed")
 
 
 def simulate(seed: int, *, is_v2: bool = True, fences: bool = True, isolates: bool = True) -> Run:

@@ -93,7 +93,7 @@ def two_transactions(patch: Patch) -> None:
     patch.setattr(SimulatedWriter, "commit", split)
 
 
-def forget_snapshots_digest(patch: Patch) -> None:
+def stop_before_the_end(patch: Patch) -> None:
     """The next owner begins from the state before the journal's end."""
     patch.setattr(protocol, "to_the_end", lambda reader: list(reader.poll())[:-1])
 
@@ -110,7 +110,7 @@ def nothing(patch: Patch) -> None:
         pytest.param(go_on_after_a_failed_commit, {}, id="a failed commit is ignored"),
         pytest.param(two_transactions, {}, id="journal and outputs in two transactions"),
         pytest.param(do_not_repair, {"is_v2": False}, id="torn by a late request, and not repaired"),
-        pytest.param(forget_snapshots_digest, {}, id="recovery stops before the end"),
+        pytest.param(stop_before_the_end, {}, id="recovery stops before the end"),
         pytest.param(nothing, {"fences": False}, id="nobody is fenced"),
         pytest.param(nothing, {"isolates": False}, id="uncommitted records are read"),
     ],

@@ -5,10 +5,10 @@ Invariant: a partition is read once, forward; what is out of its place is looked
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from stocktrade.transport.base import Log, Reader, Record
+from stocktrade.transport.base import Log, NewRecord, Reader, Record
 from stocktrade.transport.codec import decode_json
 
 PATIENCE_S: Final = 15.0
@@ -22,14 +22,13 @@ REMEMBERED: Final = 20_000
 
 
 class Stream:
-    """One partition, kept from `start` on. `end` is where it ended when the audit began."""
+    """One partition from its beginning on. `end` is where it ended when the audit began."""
 
     def __init__(self, log: Log, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
         self._patience_s = PATIENCE_S if log.remote else 0.0
         self._reader: Reader = log.reader({(topic, partition): 0})
-        self.start = self._reader.starts().get((topic, partition), 0)
         self.end = self._reader.ends()[topic, partition]
         self._ahead: deque[Record] = deque()
         self._stopped = False
@@ -38,6 +37,10 @@ class Stream:
     def place(self) -> str:
         """The partition, as a finding names it."""
         return f"{self.topic}@{self.partition}"
+
+    def kept_from(self) -> int:
+        """The offset before which the log keeps nothing any more."""
+        return self._reader.starts().get((self.topic, self.partition), 0)
 
     @property
     def is_cut(self) -> bool:
@@ -135,10 +138,10 @@ class BySequence:
         self._on_stray = on_stray
         self._recent: OrderedDict[str, int] = OrderedDict()
 
-    def take(self, seq: int, expected: list[bytes] | None = None) -> list[Message]:
+    def take(self, seq: int, expected: Sequence[NewRecord] | None = None) -> list[Message]:
         """What stands on the topic for one exchange sequence, which is higher than that of the last call.
 
-        `expected` are the values that the journal gives; one that is not in its place is looked for further on.
+        `expected` is what the journal gives; what of it is not in its place is looked for further on.
         """
         found: list[Message] = []
         while (record := self.stream.peek()) is not None:
@@ -156,7 +159,7 @@ class BySequence:
             else:
                 self._stray(record, fields)
         if expected is not None and len(found) < len(expected):
-            self._look_ahead(found, expected)
+            self._look_ahead(found, [each.value or b"" for each in expected])
         return found
 
     def _is_out_of_place(self, at: int) -> bool:
@@ -203,6 +206,20 @@ class BySequence:
             else:
                 self._stray(record, fields)
             yield record
+
+
+def deviations(
+    topic: str, source: str, expected: Sequence[NewRecord], found: Sequence[Message]
+) -> Iterator[tuple[str, str]]:
+    """Where, and how, what stands on a topic for the input at `source` differs from what the journal gives."""
+    for due, message in zip(expected, found, strict=False):
+        there = message.record
+        if (due.key, due.value, due.time_ms, due.headers) != (there.key, there.value, there.time_ms, there.headers):
+            yield message.where, f"is not what {source} caused"
+    for message in found[len(expected) :]:
+        yield message.where, f"{source} did not cause it"
+    if len(found) < len(expected):
+        yield source, f"{len(expected) - len(found)} records of it are missing on {topic}"
 
 
 def _content(record: Record) -> int:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from stocktrade import tables
-from stocktrade.audit.streams import BySequence, Stream
+from stocktrade.audit.streams import BySequence, Stream, deviations
 from stocktrade.core.book import Resting
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import Rules
@@ -412,16 +412,9 @@ class _Outputs:
         outcome = applied.facts[0]
         for topic, output in self._topics.items():
             expected = [each for each in applied.outputs if each.topic == topic]
-            found = output.take(outcome.seq, [each.value or b"" for each in expected])
-            for due, message in zip(expected, found, strict=False):
-                there = message.record
-                if (due.key, due.value, due.time_ms) != (there.key, there.value, there.time_ms):
-                    self._differences.append(f"{message.where} is not what {applied.source} gives")
-            self._differences.extend(
-                f"{message.where}: {applied.source} does not give it" for message in found[len(expected) :]
-            )
-            if len(found) < len(expected):
-                self._differences.append(f"{topic} lacks a record that {applied.source} gives")
+            found = output.take(outcome.seq, expected)
+            for where, what in deviations(topic, str(applied.source), expected, found):
+                self._differences.append(f"{where} {what}")
 
     def compare_rest(self) -> None:
         """What is left on the topics has no place."""

@@ -395,17 +395,16 @@ class Connection:
 
     def written_ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The high watermark of each partition: what is written, in open transactions too."""
-        found = self.ask(
-            "the ends of the partitions are not known",
-            lambda: self.admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST)),
-        )
-        return {partition: found[partition].offset for partition in partitions}
+        return self._offsets(partitions, OffsetSpec.LATEST, "ends")
 
     def kept_from(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset of each partition that is kept."""
+        return self._offsets(partitions, OffsetSpec.EARLIEST, "beginnings")
+
+    def _offsets(self, partitions: Collection[TopicPartition], which: Any, name: str) -> dict[TopicPartition, int]:
         found = self.ask(
-            "the beginnings of the partitions are not known",
-            lambda: self.admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST)),
+            f"the {name} of the partitions are not known",
+            lambda: self.admin.list_partition_offsets(dict.fromkeys(partitions, which)),
         )
         return {partition: found[partition].offset for partition in partitions}
 
