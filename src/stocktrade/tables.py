@@ -5,6 +5,7 @@ and a `Text` then, never markup; a number or an id is never cut. Where a table i
 is not enough, whole columns go.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -70,7 +71,20 @@ def _unstacked(text: str) -> str:
 
 def tsv(cells: Iterable[str]) -> str:
     """Cells as one line of tab-separated text: no colour, nothing cut, nothing that steers a terminal."""
-    return "\t".join([_safe(cell, len(cell)) for cell in cells])
+    return "\t".join(map(one_line, cells))
+
+
+def one_line(text: str) -> str:
+    """Text of any length with nothing in it that would end a line or steer a terminal."""
+    return _safe(text, len(text))
+
+
+def printable_json(text: str) -> str:
+    """JSON with nothing in it that a terminal would obey, and no line break; it means the same."""
+    if text.isprintable():
+        return text
+    # Breaks and tabs stand between tokens only, whatever else is not printable in strings only.
+    return "".join([c if c.isprintable() else " " if c in "\t\n\r" else json.dumps(c)[1:-1] for c in text])
 
 
 def clock(time_ms: int, *, newest_ms: int | None = None) -> str:
@@ -161,6 +175,24 @@ def _drawn(layout: _Layout, rows: slice = slice(None)) -> Table:
     for cells in zip(*[column.cells[rows] for column in layout.columns], strict=True):
         table.add_row(*cells)
     return table
+
+
+class TableColumn(NamedTuple):
+    """A column of a table that `columns_table` makes; see `listing.Column`."""
+
+    head: str
+    cells: list[Text]
+    right: bool = False
+    folds: bool = False
+    rank: int = 0
+
+
+def columns_table(columns: Sequence[TableColumn], width: int) -> Table:
+    """A table that fits in `width`: names fold first, then columns go by rank, highest first; rank 0 stays."""
+    ranks = sorted({column.rank for column in columns if column.rank}, reverse=True)
+    sacrifices = [[column.head for column in columns if column.rank == rank] for rank in ranks]
+    drawn = [_Column(column.head, column.cells, column.right, column.folds) for column in columns]
+    return _drawn(_fitted(drawn, width, sacrifices))
 
 
 # --- lines of `buy`, `sell` and `nse` ------------------------------------------------------------------------

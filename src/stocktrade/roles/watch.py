@@ -22,7 +22,7 @@ from stocktrade.domain.values import canonical_symbol, visible
 from stocktrade.errors import ExitCode, Unavailable, UsageError
 from stocktrade.flow import MAX_PENDING, MAX_SETTLED, WATCHED, Flow
 from stocktrade.ranges import END, START, Point, offset_of_time, parse_point, resolve, rfc3339
-from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, record_line, settlement_line
+from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, printable_json, record_line, settlement_line
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Reader, Record, TopicPartition
 from stocktrade.transport.codec import decode_json
@@ -667,7 +667,7 @@ def json_line(record: Record) -> str:
 
 
 def _json(value: object) -> str:
-    return _on_one_line(json.dumps(value, ensure_ascii=False))
+    return printable_json(json.dumps(value, ensure_ascii=False))
 
 
 def _json_bytes(value: bytes | None) -> str:
@@ -696,19 +696,11 @@ def _json_value(value: bytes | None) -> str:
         return _json_base64(value)
     # An object that looks like our wrapping is wrapped itself.
     plain = isinstance(fields, dict) and fields.keys() != {"base64"}
-    return _on_one_line(value.decode()) if plain else _json_base64(value)
+    return printable_json(value.decode()) if plain else _json_base64(value)
 
 
 def _refuse(constant: str) -> object:
     raise ValueError(constant)
-
-
-def _on_one_line(text: str) -> str:
-    """JSON with nothing in it that a terminal would obey, and no line break; it means the same."""
-    if text.isprintable():
-        return text
-    # Breaks and tabs stand between tokens only, whatever else is not printable in strings only.
-    return "".join([c if c.isprintable() else " " if c in "\t\n\r" else json.dumps(c)[1:-1] for c in text])
 
 
 def _row(record: Record, limit: int | None = None) -> RecordRow:
