@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.exceptions import TyperException
@@ -21,6 +21,7 @@ from stocktrade.errors import ExitCode, StocktradeError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stocktrade.ranges import Moment
     from stocktrade.roles.order_entry import Options
     from stocktrade.transport.base import Log
 
@@ -223,6 +224,7 @@ def cancel(
 ) -> ExitCode:
     """Take an order out of the book, with what is left of it: `stocktrade cancel 7c2f`."""
     from stocktrade.roles import amend as role  # noqa: PLC0415
+    from stocktrade.roles.order_lookup import find  # noqa: PLC0415
     from stocktrade.roles.typed import checked_id  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
@@ -230,7 +232,7 @@ def cancel(
     whose = role.checked_owner(participant)
     checked_id(order)
     with _open(bootstrap_server, command_config, command_property) as log:
-        found = role.find(log, order, participant=whose)
+        found = find(log, order, participant=whose)
         _name(log, order_id_of=own_id)
         message = role.cancel_of(found, amendment_id=own_id)
         return role.send(log, message, options, console=_console(), out=sys.stdout)
@@ -259,6 +261,7 @@ def replace(
     If it only gets smaller it keeps its place in the queue.
     """
     from stocktrade.roles import amend as role  # noqa: PLC0415
+    from stocktrade.roles.order_lookup import find  # noqa: PLC0415
     from stocktrade.roles.typed import checked_id  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
@@ -267,7 +270,7 @@ def replace(
     whose = role.checked_owner(participant)
     checked_id(order)
     with _open(bootstrap_server, command_config, command_property) as log:
-        found = role.find(log, order, participant=whose)
+        found = find(log, order, participant=whose)
         _name(log, order_id_of=own_id)
         message = role.replace_of(found, change, amendment_id=own_id)
         return role.send(log, message, options, console=_console(), out=sys.stdout)
@@ -336,7 +339,7 @@ def book(
     from stocktrade.roles import book as role  # noqa: PLC0415
     from stocktrade.roles.typed import checked_symbol  # noqa: PLC0415
 
-    moment = role.NOW if at is None else role.moment_from(at, now_ms=_now_ms())
+    moment = _moment(at)
     checked_symbol(symbol)
     with _open(bootstrap_server, command_config, command_property) as log:
         return role.run(
@@ -349,6 +352,146 @@ def book(
             console=_console(),
             out=sys.stdout,
         )
+
+
+Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, with a line of names first.")]
+AtMoment = Annotated[
+    str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
+]
+Last = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="No more than the last N. [20]")]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")]
+Whose = Annotated[str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.")]
+
+
+@app.command(rich_help_panel="Watch")
+def trades(
+    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.")] = None,
+    *,
+    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this one's.")] = None,
+    last: Last = None,
+    start: From = None,
+    until: Until = None,
+    at: AtMoment = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """List the last trades: `stocktrade trades SBI -n 5`."""
+    from stocktrade.roles import trades as role  # noqa: PLC0415
+
+    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run(log, symbols or (), participant=_participant(participant), **asked)
+
+
+_orders = typer.Typer(invoke_without_command=True)
+app.add_typer(_orders, name="orders", rich_help_panel="Watch")
+
+
+@_orders.callback()
+def orders(
+    context: typer.Context,
+    *,
+    symbols: Annotated[
+        list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="Only these; repeatable.")
+    ] = None,
+    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this one's.")] = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that wait in a book.")] = False,
+    last: Last = None,
+    start: From = None,
+    until: Until = None,
+    at: AtMoment = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode | None:
+    """List the last orders and how far each has come: `stocktrade orders --as HDFC --open`."""
+    if context.invoked_subcommand is not None:
+        return None
+    from stocktrade.roles import orders as role  # noqa: PLC0415
+
+    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run(log, symbols or (), participant=_participant(participant), only_open=only_open, **asked)
+
+
+@_orders.command("show")
+def show_order(
+    order: OrderEnd,
+    *,
+    participant: AsWhom = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """Trace one order, a line for each record that tells of it: `stocktrade orders show 7c2f`."""
+    from stocktrade.roles import orders as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+
+    checked_id(order)
+    asked = _shown(as_json=as_json, as_csv=as_csv)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.show(log, order, participant=_participant(participant), **asked)
+
+
+@app.command(rich_help_panel="Watch")
+def holdings(
+    participant: Whose = None,
+    *,
+    at: AtMoment = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """See who holds how many shares, and who owes them: `stocktrade holdings HDFC`."""
+    from stocktrade.roles import accounts as role  # noqa: PLC0415
+
+    asked = _shown(as_json=as_json, as_csv=as_csv)
+    moment = _moment(at)
+    with _open(bootstrap_server, command_config, command_property) as log:
+        return role.run(log, role.HOLDINGS, _participant(participant), moment=moment, **asked)
+
+
+@app.command(rich_help_panel="Watch")
+def funds(
+    participant: Whose = None,
+    *,
+    statement: Annotated[bool, typer.Option("--statement", help="Every trade that moved them.")] = False,
+    last: Last = None,
+    start: From = None,
+    until: Until = None,
+    at: AtMoment = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """See who has how many rupees, and who owes them: `stocktrade funds HDFC --statement`."""
+    from stocktrade.roles import accounts as role  # noqa: PLC0415
+
+    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
+    whose = _participant(participant)
+    if statement and whose is None:
+        raise UsageError("--statement needs a participant", hint="for example `stocktrade funds HDFC --statement`")
+    if not statement and (last, start, until) != (None, None, None):
+        raise UsageError("-n, --from and --until choose lines of a --statement", hint="for a past state, use --at")
+    with _open(bootstrap_server, command_config, command_property) as log:
+        if statement and whose is not None:
+            return role.statement(log, whose, **asked)
+        asked.pop("within")
+        return role.run(log, role.FUNDS, whose, **asked)
 
 
 @app.command(rich_help_panel="Prove")
@@ -570,6 +713,50 @@ def _warn(log: "Log") -> None:
     """Say on stderr what is not forbidden, and may surprise."""
     for warning in log.warnings:
         sys.stderr.write(f"warning: {warning}\n")
+
+
+def _shown(*, as_json: bool, as_csv: bool) -> dict[str, Any]:
+    """What every listing command is given: its form, its streams, and where views are kept."""
+    from stocktrade.listing import form_of  # noqa: PLC0415
+    from stocktrade.settings import home_folder  # noqa: PLC0415
+
+    console = _console()
+    return {
+        "form": form_of(console, as_json=as_json, as_csv=as_csv),
+        "folder": home_folder() / "views",
+        "console": console,
+        "progress": _console(stderr=True),
+        "out": sys.stdout,
+    }
+
+
+_LAST_ROWS: Final = 20
+"""How many rows a list has where nothing else is said."""
+
+
+def _asked(
+    last: int | None, start: str | None, until: str | None, at: str | None, *, as_json: bool, as_csv: bool
+) -> dict[str, Any]:
+    """As `_shown`, with the rows that are asked for and the moment."""
+    from stocktrade.ranges import parse_point  # noqa: PLC0415
+    from stocktrade.views.history import Within  # noqa: PLC0415
+
+    first, end = (None if point is None else parse_point(point, now_ms=_now_ms()) for point in (start, until))
+    most = last if last is not None or first is not None else _LAST_ROWS
+    within = Within(first, end, most)
+    return {**_shown(as_json=as_json, as_csv=as_csv), "within": within, "moment": _moment(at)}
+
+
+def _participant(name: str | None) -> str | None:
+    from stocktrade.roles.typed import checked_participant  # noqa: PLC0415
+
+    return None if name is None else checked_participant(name)
+
+
+def _moment(at: str | None) -> "Moment":
+    from stocktrade.ranges import NOW, parse_moment  # noqa: PLC0415
+
+    return NOW if at is None else parse_moment(at, now_ms=_now_ms())
 
 
 def _now_ms() -> int:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Generic, NamedTuple, TextIO, TypeVar
@@ -16,7 +17,9 @@ from rich.console import Console
 from rich.text import Text
 
 from stocktrade import tables
+from stocktrade.domain.values import decimal_rupees, group_indian, rupees_in_table
 from stocktrade.errors import UsageError
+from stocktrade.ranges import rfc3339
 
 RowT = TypeVar("RowT")
 
@@ -47,6 +50,42 @@ class Column(NamedTuple, Generic[RowT]):
     right: bool = False
     folds: bool = False
     rank: int = 0
+
+
+def number(name: str, head: str, of: Callable[[RowT], int], *, rank: int = 0) -> Column[RowT]:
+    """A column of whole numbers; those below zero are red."""
+    return Column(
+        name, head, lambda row: str(of(row)), lambda row: _signed(of(row), group_indian), right=True, rank=rank
+    )
+
+
+def rupees(
+    name: str, head: str, of: Callable[[RowT], int | None], *, none: Callable[[RowT], str] | None = None, rank: int = 0
+) -> Column[RowT]:
+    """A column of money, `of` in paise; where there is none, a person sees what `none` says."""
+
+    def plain(row: RowT) -> str:
+        paise = of(row)
+        return "" if paise is None else decimal_rupees(paise)
+
+    def shown(row: RowT) -> Text:
+        paise = of(row)
+        return Text(none(row) if none else "") if paise is None else _signed(paise, rupees_in_table)
+
+    return Column(name, head, plain, shown, right=True, rank=rank)
+
+
+def time_of(name: str, head: str, of: Callable[[RowT], int], *, rank: int = 0) -> Column[RowT]:
+    """A column of times, `of` in milliseconds since 1970."""
+
+    def shown(row: RowT) -> str:
+        return tables.clock(of(row), newest_ms=time.time_ns() // 1_000_000)
+
+    return Column(name, head, lambda row: rfc3339(of(row)) or "", shown, rank=rank)
+
+
+def _signed(amount: int, text: Callable[[int], str]) -> Text:
+    return Text(text(amount), tables.SELL if amount < 0 else "")
 
 
 class Listing(NamedTuple, Generic[RowT]):

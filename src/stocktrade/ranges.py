@@ -74,6 +74,42 @@ def parse_point(text: str, *, now_ms: int) -> Point:
     )
 
 
+class Moment(NamedTuple):
+    """After an exchange sequence, or before the first input that is later than a time in milliseconds since 1970."""
+
+    seq: int | None = None
+    time_ms: int | None = None
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it is a moment, and not now."""
+        return self.seq is not None or self.time_ms is not None
+
+
+NOW: Final = Moment()
+
+
+def parse_moment(text: str, *, now_ms: int) -> Moment:
+    """A moment as it was typed: an exchange sequence, or a time such as `@-10m` or `@2026-11-23T09:15`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        point: Point | None = parse_point(text, now_ms=now_ms)
+    except UsageError:
+        point = None
+    if point is not None and point.kind == "time":
+        return Moment(time_ms=point.value)
+    if point is not None and point.kind == "offset":
+        return Moment(seq=point.value)
+    raise UsageError(
+        f"--at is no moment: {visible(text, 64)!r}",
+        cause="a moment is an exchange sequence or a time",
+        hint="for example --at 5, --at @-10m or --at @2026-11-23T09:15 (a time without a zone is Indian time)",
+    )
+
+
 def resolve(point: Point, *, end: int, offset_at: Callable[[int], int], start: int = 0) -> int:
     """The offset of a point in a partition that holds offsets from `start` to before `end`.
 

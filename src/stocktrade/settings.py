@@ -75,10 +75,19 @@ def log_target(
             cause="the embedded log has no such options",
             hint=f"give --bootstrap-server HOST:PORT, {BOOTSTRAP_SERVERS}, or {_SERVERS} in the file",
         )
-    home = environ.get(HOME) or str(Path("~/.stocktrade").expanduser())
-    if "\0" in home:
+    return Target(f"sqlite:{home_folder(environ)}", {})
+
+
+def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the embedded log, and of whatever else stocktrade keeps for its user.
+
+    Raises:
+        UsageError: it can be none.
+    """
+    home = environ.get(HOME)
+    if home is not None and "\0" in home:
         raise UsageError(f"{HOME} is no folder", cause=visible(home))
-    return Target(f"sqlite:{home}", {})
+    return Path(home) if home else Path("~/.stocktrade").expanduser()
 
 
 def _checked_servers(key: str, servers: str) -> str:

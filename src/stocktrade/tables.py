@@ -87,12 +87,19 @@ def printable_json(text: str) -> str:
     return "".join([c if c.isprintable() else " " if c in "\t\n\r" else json.dumps(c)[1:-1] for c in text])
 
 
-def clock(time_ms: int, *, newest_ms: int | None = None) -> str:
+def side(text: str) -> Text:
+    """`BUY` or `SELL` in its colour."""
+    return Text(text, BUY if text == "BUY" else SELL)
+
+
+def clock(time_ms: int, *, newest_ms: int | None = None, milliseconds: bool = False) -> str:
     """A time in India for a table: `09:15:00`, with the day when it is not that of `newest_ms`."""
     at = moment(time_ms)
     newest = None if newest_ms is None else moment(newest_ms)
     if at is None:
         return "no date"
+    if milliseconds:
+        return f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
     return f"{at:%H:%M:%S}" if newest is None or at.date() == newest.date() else f"{at:%d %b %H:%M:%S}"
 
 

@@ -8,12 +8,12 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from rich.console import Console
 
 from stocktrade import tables
-from stocktrade.domain.facts import Action, Instruction, Status
+from stocktrade.domain.facts import Action, Status
 from stocktrade.domain.messages import (
     CancelOffer,
     CancelOrder,
@@ -24,36 +24,17 @@ from stocktrade.domain.messages import (
     ReplaceOrder,
     Trade,
 )
-from stocktrade.domain.values import canonical_symbol, group_indian, paise_from_rupees, rupees_in_table, visible
-from stocktrade.errors import ExitCode, StocktradeError, Unknown, UsageError
+from stocktrade.domain.values import canonical_symbol, group_indian, paise_from_rupees, rupees_in_table
+from stocktrade.errors import ExitCode, Unknown, UsageError
 from stocktrade.roles.order_entry import MOMENT_S, Options, exchange_is_running
+from stocktrade.roles.order_lookup import Found
 from stocktrade.roles.typed import checked_id, checked_participant, checked_price, checked_quantity
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record
-from stocktrade.transport.codec import decode_input, decode_message, encode_order, key_of_symbol
+from stocktrade.transport.codec import decode_message, encode_order, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
 
 Amendment = CancelOrder | CancelOffer | ReplaceOrder | ReplaceOffer
-
-_WINDOW: Final = 5_000
-"""How many records of a partition are looked through at a time, newest first."""
-
-_SHOWN_CANDIDATES: Final = 5
-
-
-class NoSuchOrder(StocktradeError):
-    """No order on the log has an id that ends so."""
-
-    exit_code = ExitCode.NO
-
-
-class Found(NamedTuple):
-    """An order on the log: on which topic it came, and what it says."""
-
-    topic: str
-    order_id: str
-    participant: str
-    symbol: str
 
 
 def checked_owner(participant: str | None) -> str | None:
@@ -63,73 +44,6 @@ def checked_owner(participant: str | None) -> str | None:
         UsageError: it is no participant.
     """
     return None if participant is None else checked_participant(participant)
-
-
-def find(log: Log, text: str, *, participant: str | None = None) -> Found:
-    """The one order whose id is `text`, or, if there is none, ends with it.
-
-    Args:
-        log: where to look; from the newest order back. The whole log is read unless `text` is an id in full.
-        text: an order id, or an end of one.
-        participant: only orders of this one.
-
-    Raises:
-        NoSuchOrder: there is none.
-        UsageError: there are several.
-    """
-    wanted = checked_id(text).encode()
-    log.ensure_topics(topics.SPECS)
-    places = [(topic, shard) for topic in topics.INPUTS for shard in range(log.partitions())]
-    with closing(log.reader(dict.fromkeys(places))) as reader:
-        ends = reader.ends()
-    found: dict[tuple[str, str], Found] = {}
-    while any(ends.values()):
-        for record in _window(log, ends):
-            if wanted in (record.value or b""):
-                each = _order_in(record)
-                if each is not None and each.order_id.endswith(text) and participant in (None, each.participant):
-                    found.setdefault((each.participant, each.order_id), each)
-        exact = {key: each for key, each in found.items() if each.order_id == text}
-        if exact:
-            found = exact
-            break
-    if not found:
-        raise NoSuchOrder(
-            f"no order has an id that ends with {visible(text, 64)!r}",
-            cause=f"none of {participant} on {log.url}" if participant else f"none on {log.url}",
-            hint="an order's id is what `buy` and `sell` say after `order:`",
-        )
-    if len(found) > 1:
-        names = [f"{visible(each.order_id, 64)} of {visible(each.participant, 64)}" for each in found.values()]
-        more = f" and {len(names) - _SHOWN_CANDIDATES} more" if len(names) > _SHOWN_CANDIDATES else ""
-        raise UsageError(
-            f"{tables.many(len(names), 'order')} could be meant by {visible(text, 64)!r}",
-            cause=", ".join(names[:_SHOWN_CANDIDATES]) + more,
-            hint="give more of the id, or say whose it is with --as",
-        )
-    return next(iter(found.values()))
-
-
-def _window(log: Log, ends: dict[tuple[str, int], int]) -> list[Record]:
-    """The last records before `ends` of each partition, which are moved back over them."""
-    starts = {at: max(0, end - _WINDOW) for at, end in ends.items() if end}
-    until = {at: ends[at] for at in starts}
-    ends.update(starts)
-    records: list[Record] = []
-    with closing(log.reader(starts)) as reader:
-        while not reader.caught_up(until):
-            some = reader.poll(1.0)
-            records += [each for each in some if each.offset < until[each.topic, each.partition]]
-    return records
-
-
-def _order_in(record: Record) -> Found | None:
-    order = decode_input(record.topic, record.value)
-    if not isinstance(order, Instruction) or order.refusal is not None:
-        return None
-    if order.terms is not None and order.terms.action is not Action.NEW:
-        return None
-    return Found(record.topic, order.order_id, order.participant, order.symbol_as_sent)
 
 
 def cancel_of(order: Found, *, amendment_id: str) -> CancelOrder | CancelOffer:

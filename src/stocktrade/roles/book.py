@@ -6,7 +6,7 @@ Invariant: it reads only; what it shows is the book of the exchange after one ex
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
 
 from rich import box
 from rich.console import Console
@@ -17,9 +17,9 @@ from stocktrade import tables
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES
 from stocktrade.domain.messages import JournalRecord
-from stocktrade.domain.values import canonical_symbol, decimal_rupees, group_indian, rupees_in_table, visible
+from stocktrade.domain.values import canonical_symbol, decimal_rupees, group_indian, rupees_in_table
 from stocktrade.errors import ExitCode, StocktradeError, UsageError
-from stocktrade.ranges import Point, parse_point
+from stocktrade.ranges import Moment
 from stocktrade.roles.typed import checked_symbol
 from stocktrade.shard.history import Replica, replica_from_snapshot, rerun, rules_in, snapshots_of, to_the_end
 from stocktrade.shard.journal import decode_entry
@@ -35,37 +35,6 @@ class NotKept(StocktradeError):
     """The moment lies before what the log keeps."""
 
     exit_code = ExitCode.NO
-
-
-class Moment(NamedTuple):
-    """After an exchange sequence, or before the first input that is later than a time in milliseconds since 1970."""
-
-    seq: int | None = None
-    time_ms: int | None = None
-
-
-NOW: Final = Moment()
-
-
-def moment_from(text: str, *, now_ms: int) -> Moment:
-    """A moment as it was typed: an exchange sequence, or a time such as `@-10m` or `@2026-11-23T09:15`.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    try:
-        point: Point | None = parse_point(text, now_ms=now_ms)
-    except UsageError:
-        point = None
-    if point is not None and point.kind == "time":
-        return Moment(time_ms=point.value)
-    if point is not None and point.kind == "offset":
-        return Moment(seq=point.value)
-    raise UsageError(
-        f"--at is no moment: {visible(text, 64)!r}",
-        cause="a moment is an exchange sequence or a time",
-        hint="for example --at 5, --at @-10m or --at @2026-11-23T09:15 (a time without a zone is Indian time)",
-    )
 
 
 def exchange_at(log: Log, shard: int, moment: Moment) -> Exchange:

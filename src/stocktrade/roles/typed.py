@@ -1,5 +1,7 @@
 """Words typed on the command line, checked. Invariant: what is refused here was not sent."""
 
+from collections.abc import Sequence
+
 from stocktrade.domain.facts import SelfTradePrevention, TimeInForce
 from stocktrade.domain.values import (
     Paise,
@@ -11,6 +13,8 @@ from stocktrade.domain.values import (
     visible,
 )
 from stocktrade.errors import UsageError
+from stocktrade.ranges import Moment
+from stocktrade.transport.base import Log
 
 
 def checked_symbol(text: str) -> str:
@@ -90,3 +94,26 @@ def checked_id(text: str) -> str:
             hint="leave --id out and one is made",
         )
     return text
+
+
+def canonical_symbols(texts: Sequence[str]) -> list[str]:
+    """Symbols as the exchange knows them.
+
+    Raises:
+        UsageError: one is none.
+    """
+    return [canonical_symbol(checked_symbol(text)) or "" for text in texts]
+
+
+def one_shard_for(moment: Moment, log: Log) -> None:
+    """Refuse an exchange sequence where it would not say which shard's.
+
+    Raises:
+        UsageError: the log has several shards.
+    """
+    if moment.seq is not None and log.partitions() > 1:
+        raise UsageError(
+            "--at needs a time here",
+            cause=f"{log.url} has {log.partitions()} shards, and each counts its own sequence",
+            hint="for example --at @-10m or --at @2026-11-23T09:15",
+        )

@@ -1,0 +1,97 @@
+"""`trades`: who traded what, the last ones or those of a range.
+
+Invariant: it only reads; each trade is there once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from rich.console import Console
+
+from stocktrade.errors import ExitCode
+from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, write
+from stocktrade.progress import bar
+from stocktrade.ranges import Moment, rfc3339
+from stocktrade.roles.typed import canonical_symbols, one_shard_for
+from stocktrade.transport import topics
+from stocktrade.transport.base import Log, Position
+from stocktrade.views.follow import ready
+from stocktrade.views.history import History, Within
+from stocktrade.views.messages import Traded
+
+TRADES: Final = Listing[Traded](
+    schema="stocktrade.trade/1",
+    columns=(
+        time_of("time", "time", lambda trade: trade.time_ms, rank=3),
+        Column("trade_id", "trade", lambda trade: trade.trade_id),
+        Column("stock_symbol", "symbol", lambda trade: trade.symbol),
+        number("quantity", "qty", lambda trade: trade.quantity),
+        rupees("price_per_unit", "price", lambda trade: trade.price),
+        rupees("amount", "amount", lambda trade: trade.amount, rank=2),
+        Column("buyer", "buyer", lambda trade: trade.buyer, folds=True),
+        Column("seller", "seller", lambda trade: trade.seller, folds=True),
+        Column("buy_order_id", "buy order", lambda trade: trade.buy_order, rank=5),
+        Column("sell_order_id", "sell order", lambda trade: trade.sell_order, rank=5),
+        Column("position", "record", lambda trade: str(_position(trade)), rank=4),
+    ),
+    document=lambda trade: {
+        "trade_id": trade.trade_id,
+        "time": rfc3339(trade.time_ms),
+        "stock_symbol": trade.symbol,
+        "quantity": trade.quantity,
+        "price_paise": trade.price,
+        "amount_paise": trade.amount,
+        "buyer": trade.buyer,
+        "buy_order_id": trade.buy_order,
+        "seller": trade.seller,
+        "sell_order_id": trade.sell_order,
+        "maker": trade.maker,
+        "shard": trade.shard,
+        "seq": trade.seq,
+        "position": str(_position(trade)),
+    },
+    empty="no trade",
+)
+
+
+def _position(trade: Traded) -> Position:
+    return Position(topics.TRADES, trade.shard, trade.offset)
+
+
+def run(
+    log: Log,
+    symbols: Sequence[str],
+    *,
+    participant: str | None,
+    within: Within,
+    moment: Moment,
+    folder: Path,
+    form: Form,
+    console: Console,
+    progress: Console,
+    out: TextIO,
+) -> ExitCode:
+    """List trades, oldest first.
+
+    Args:
+        log: the log.
+        symbols: as they were typed; none: all.
+        participant: only those in which this one bought or sold.
+        within: which of them.
+        moment: as of when.
+        folder: where views are kept.
+        form: how rows are written.
+        console: where a table for people goes.
+        progress: where the progress is shown.
+        out: where anything else goes.
+
+    Raises:
+        UsageError: no symbol, or a sequence as the moment on a log of several shards.
+    """
+    wanted = canonical_symbols(symbols)
+    one_shard_for(moment, log)
+    with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
+        found = view.trades(symbols=wanted, participant=participant, within=within)
+    write(TRADES, found, form, console=console, out=out)
+    return ExitCode.OK
