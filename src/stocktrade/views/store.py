@@ -33,7 +33,8 @@ CREATE TABLE trade (id INTEGER PRIMARY KEY, shard INTEGER, seq INTEGER, number I
   symbol TEXT, quantity INTEGER, price INTEGER, buyer TEXT, buy_order TEXT, seller TEXT, sell_order TEXT, maker TEXT);
 CREATE UNIQUE INDEX trade_place ON trade (shard, seq, number);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, order_id TEXT, participant TEXT, shard INTEGER, seq INTEGER,
-  offset INTEGER, time_ms INTEGER, source TEXT, side TEXT, symbol TEXT, sent TEXT, price INTEGER, first_price INTEGER, terms TEXT,
+  offset INTEGER, time_ms INTEGER, source TEXT, side TEXT, symbol TEXT, sent TEXT, price INTEGER,
+  first_price INTEGER, terms TEXT,
   status TEXT, reason TEXT, detail TEXT, quantity INTEGER, filled INTEGER, cancelled INTEGER, leaves INTEGER,
   leaves_seq INTEGER);
 CREATE UNIQUE INDEX order_name ON orders (order_id, participant);
