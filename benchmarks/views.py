@@ -19,8 +19,8 @@ from stocktrade.shard.node import Node
 from stocktrade.transport import connect, topics
 from stocktrade.transport.base import NewRecord
 
-SYMBOLS = 1_000
-PARTICIPANTS = 997
+SYMBOLS = 100
+PARTICIPANTS = 197
 BLOCK = 2_500
 TIMES = 5
 

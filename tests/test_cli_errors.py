@@ -92,6 +92,31 @@ WRONG: Final = [
         Wrong(("book", "SBI", f"--at={moment}"), "--at is no moment")
         for moment in ("", "start", "end", "-5", "+5", "@yesterday", "@2026-02-30", "09:15", "1_0", "\x1b[2J")
     ),
+    *(
+        Wrong((command, f"--at={moment}"), "--at is no moment")
+        for command in ("trades", "orders", "holdings", "funds")
+        for moment in ("", "start", "-5", "@yesterday", "@2026-02-30", "\x1b[2J")
+    ),
+    *(
+        Wrong((*command, f"--{name}={point}"), "not a point on the log")
+        for command in (("trades",), ("orders",), ("funds", "HDFC", "--statement"))
+        for name in ("from", "until")
+        for point in ("", "yesterday", "--1", "@-10y", "1.5", "@2026-13-01")
+    ),
+    *(Wrong((command, "-n", count), "-n") for command in ("trades", "orders") for count in ("0", "-1", "x", "1.5")),
+    *(
+        Wrong((command, name), "invalid participant")
+        for command in ("holdings", "funds")
+        for name in ("", "NSE", "a b")
+    ),
+    *(Wrong((command, "--as=NSE"), "invalid participant") for command in ("trades", "orders")),
+    Wrong(("trades", "S BI"), "invalid symbol"),
+    Wrong(("orders", "--symbol=S BI"), "invalid symbol"),
+    Wrong(("orders", "SBI"), "No such command"),
+    Wrong(("orders", "show"), "Missing argument"),
+    *(Wrong(("orders", "show", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
+    Wrong(("funds", "--statement"), "--statement needs a participant"),
+    Wrong(("funds", "-n", "5"), "choose lines of a --statement"),
     Wrong(("cancel",), "Missing argument"),
     *(Wrong(("cancel", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
     Wrong(("cancel", "B-1", "--as=NSE"), "invalid participant"),

@@ -383,10 +383,12 @@ def trades(
 ) -> ExitCode:
     """List the last trades: `stocktrade trades SBI -n 5`."""
     from stocktrade.roles import trades as role  # noqa: PLC0415
+    from stocktrade.roles.typed import canonical_symbols  # noqa: PLC0415
 
     asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
+    whose, wanted = _participant(participant), canonical_symbols(symbols or ())
     with _open(bootstrap_server, command_config, command_property) as log:
-        return role.run(log, symbols or (), participant=_participant(participant), **asked)
+        return role.run(log, wanted, participant=whose, **asked)
 
 
 _orders = typer.Typer(invoke_without_command=True)
@@ -416,10 +418,12 @@ def orders(
     if context.invoked_subcommand is not None:
         return None
     from stocktrade.roles import orders as role  # noqa: PLC0415
+    from stocktrade.roles.typed import canonical_symbols  # noqa: PLC0415
 
     asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
+    whose, wanted = _participant(participant), canonical_symbols(symbols or ())
     with _open(bootstrap_server, command_config, command_property) as log:
-        return role.run(log, symbols or (), participant=_participant(participant), only_open=only_open, **asked)
+        return role.run(log, wanted, participant=whose, only_open=only_open, **asked)
 
 
 @_orders.command("show")
@@ -439,8 +443,9 @@ def show_order(
 
     checked_id(order)
     asked = _shown(as_json=as_json, as_csv=as_csv)
+    whose = _participant(participant)
     with _open(bootstrap_server, command_config, command_property) as log:
-        return role.show(log, order, participant=_participant(participant), **asked)
+        return role.show(log, order, participant=whose, **asked)
 
 
 @app.command(rich_help_panel="Watch")
@@ -458,9 +463,9 @@ def holdings(
     from stocktrade.roles import accounts as role  # noqa: PLC0415
 
     asked = _shown(as_json=as_json, as_csv=as_csv)
-    moment = _moment(at)
+    moment, whose = _moment(at), _participant(participant)
     with _open(bootstrap_server, command_config, command_property) as log:
-        return role.run(log, role.HOLDINGS, _participant(participant), moment=moment, **asked)
+        return role.run(log, role.HOLDINGS, whose, moment=moment, **asked)
 
 
 @app.command(rich_help_panel="Watch")

@@ -5,7 +5,7 @@ Invariant: it is on stderr and gone when the work is done.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from rich.console import Console
@@ -25,10 +25,16 @@ def bar(console: Console, what: str, unit: str) -> Iterator[Callable[[int, int |
     """
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
     began = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None, visible=False)
+    with ExitStack() as open_bar:
+        shown: Progress | None = None
 
         def show(done: int, total: int | None) -> None:
-            shown.update(task, completed=done, total=total, visible=time.monotonic() - began > AFTER_S)
+            nonlocal shown
+            if shown is None:
+                if not console.is_terminal or time.monotonic() - began < AFTER_S:
+                    return
+                shown = open_bar.enter_context(Progress(*columns, console=console, transient=True))
+                shown.add_task(what)
+            shown.update(shown.task_ids[0], completed=done, total=total)
 
         yield show

@@ -5,12 +5,10 @@ Invariant: it reads only; the exit code says whether a rule is broken.
 
 import json
 import re
-import time
 from collections.abc import Iterable, Sequence
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +17,10 @@ from stocktrade.audit.auditor import ExpectedHead, audit
 from stocktrade.audit.findings import MEANING, Report, Rule, Tally
 from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
+from stocktrade.progress import bar
 from stocktrade.transport.base import Log
 
 _HEAD: Final = re.compile(r"(?:(\d{1,4}):)?(\d{1,18}):([0-9a-fA-F]{8,64})", re.ASCII)
-
-PROGRESS_AFTER_S: Final = 1.0
 
 
 def heads_from(texts: Sequence[str]) -> list[ExpectedHead]:
@@ -88,15 +85,7 @@ def run(
 
 
 def _audited(log: Log, expected: Iterable[ExpectedHead], console: Console) -> Report:
-    columns = (TextColumn("audit"), BarColumn(), MofNCompleteColumn(), TextColumn("inputs"), TimeRemainingColumn())
-    began = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("audit", total=None, visible=False)
-
-        def show(done: int, total: int) -> None:
-            late = time.monotonic() - began > PROGRESS_AFTER_S
-            bar.update(task, completed=done, total=total, visible=late)
-
+    with bar(console, "audit", "inputs") as show:
         return audit(log, expected=expected, on_progress=show)
 
 

@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from stocktrade.audit.auditor import audit
 from stocktrade.core.ledger import CASH
 from stocktrade.domain.messages import BuyOrder, CashMovement, DematTransfer, SellOffer
-from stocktrade.domain.values import CLEARING_HOUSE, canonical_symbol, paise_from_rupees
+from stocktrade.domain.values import CLEARING_HOUSE, canonical_symbol, paise_from_rupees, visible
 from stocktrade.errors import ExitCode
 from stocktrade.flow import WATCHED, Flow
 from stocktrade.roles.order_entry import Placed, place
 from stocktrade.shard.node import Node
-from stocktrade.tables import FlowView, SettlementTable, SumsTable, settlement_line
+from stocktrade.tables import FlowView, SettlementTable, SumsTable, many, settlement_line
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Reader
 from stocktrade.transport.codec import decode_message
@@ -95,6 +96,16 @@ def run(log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], st
         verdict = "the sums are zero and the clearing house is flat" if not broken else "THE SUMS ARE NOT ZERO"
         wrong = bool(broken) or legs != 4 * trades
         say(Text(f"{trades} trades, {legs} legs: {verdict}", "bold red" if wrong else "bold"))
+        say()
+        say(Text("4. The audit: every rule, from the log alone", "bold"))
+        report = audit(log)
+        checked = sum(tally.checked for tally in report.tallies.values())
+        for rule, tally in report.tallies.items():
+            for found in tally.findings[:1]:
+                say(Text(f"✗ {rule}: {visible(found.where)}: {visible(found.what)}", "bold red"))
+        verdict = "clean" if report.clean else "A RULE IS BROKEN"
+        say(Text(f"{many(len(report.tallies), 'rule')}, {many(checked, 'fact')} checked: {verdict}", "bold"))
+        wrong = wrong or not report.clean
     finally:
         reader.close()
         node.close()
@@ -107,6 +118,7 @@ def run(log: Log, plan: Plan, *, console: Console, now_ms: Callable[[], int], st
         "stocktrade watch",
         "stocktrade buy SBI 100 885",
         "stocktrade sell SBI 100",
+        "stocktrade funds",
     ):
         say(Text(f"  {command}"))
     return ExitCode.OK

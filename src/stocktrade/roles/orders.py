@@ -17,7 +17,7 @@ from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, w
 from stocktrade.progress import bar
 from stocktrade.ranges import Moment, rfc3339
 from stocktrade.roles.order_lookup import Found, find_waiting, refuse_several
-from stocktrade.roles.typed import canonical_symbols, checked_id, one_shard_for
+from stocktrade.roles.typed import checked_id, one_shard_for
 from stocktrade.transport.base import Log
 from stocktrade.views.follow import ready
 from stocktrade.views.history import History, OrderRow, Within
@@ -149,7 +149,7 @@ def run(
 
     Args:
         log: the log.
-        symbols: as they were typed; none: all.
+        symbols: canonical; none: all.
         participant: only this one's.
         only_open: only those that wait in a book.
         within: which of them.
@@ -161,12 +161,11 @@ def run(
         out: where anything else goes.
 
     Raises:
-        UsageError: no symbol, or a sequence as the moment on a log of several shards.
+        UsageError: a sequence as the moment on a log of several shards.
     """
-    wanted = canonical_symbols(symbols)
     one_shard_for(moment, log)
     with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
-        found = view.orders(symbols=wanted, participant=participant, only_open=only_open, within=within)
+        found = view.orders(symbols=symbols, participant=participant, only_open=only_open, within=within)
     write(ORDERS, found, form, console=console, out=out)
     return ExitCode.OK
 

@@ -5,13 +5,12 @@ Invariant: no log is written to; what is printed is a function of the input and 
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from stocktrade import tables
@@ -22,6 +21,7 @@ from stocktrade.core.rules import Rules
 from stocktrade.domain.facts import Action, Cancellation, Fact, Match, Outcome, Status
 from stocktrade.domain.values import decimal_rupees, group_indian, visible
 from stocktrade.errors import ExitCode, StocktradeError, UsageError
+from stocktrade.progress import bar
 from stocktrade.roles.order_file import Bad, Input, as_text, read
 from stocktrade.shard.history import Applied, Replica, rerun, rules_of, to_the_end
 from stocktrade.shard.node import tune_garbage_collection
@@ -29,7 +29,6 @@ from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Record
 from stocktrade.transport.codec import Dead, decode_input, encode_facts, trade_id
 
-PROGRESS_AFTER_S: Final = 1.0
 PROGRESS_EVERY: Final = 2_000
 """Inputs between two looks at the progress."""
 
@@ -274,10 +273,10 @@ def run_file(
     exchanges: dict[int, Exchange] = {}
     offsets = dict.fromkeys(topics.INPUTS, 0)
     tune_garbage_collection()
-    with opened(path) as (file, size), _bar(progress, size) as bar:
+    with opened(path) as (file, size), bar(progress, "replay", "bytes") as show:
         for number, (line, done) in enumerate(read(file)):
             if number % PROGRESS_EVERY == 0:
-                bar(done)
+                show(done, size)
             if isinstance(line, Bad):
                 counts.bad += 1
                 sink.bad(line)
@@ -375,9 +374,10 @@ def run_log(log: Log, options: Options, *, compare: bool, console: Console, prog
 def _applied(log: Log, replica: Replica, counts: _Counts, progress: Console) -> Iterator[Applied]:
     """The orders of a shard's journal, put through its replica."""
     journal = (topics.JOURNAL, replica.shard)
-    with closing(log.reader({journal: 0})) as reader, _bar(progress, reader.ends()[journal]) as bar:
+    with closing(log.reader({journal: 0})) as reader, bar(progress, "replay", "entries") as show:
+        end = reader.ends()[journal]
         for record in to_the_end(reader):
-            bar(record.offset)
+            show(record.offset, end)
             entry = replica.entry_of(record)
             if entry is None:
                 continue
@@ -474,17 +474,3 @@ def _tell_comparison(
         else:
             out.write(told + "\n")
     return ExitCode.OK if first is None else ExitCode.NO
-
-
-@contextmanager
-def _bar(console: Console, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar that shows itself once it has taken a second."""
-    columns = (TextColumn("replay"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    began = time.monotonic()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("replay", total=total, visible=False)
-
-        def show(done: int) -> None:
-            bar.update(task, completed=done, visible=time.monotonic() - began > PROGRESS_AFTER_S)
-
-        yield show

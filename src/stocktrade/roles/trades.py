@@ -13,7 +13,7 @@ from stocktrade.errors import ExitCode
 from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, write
 from stocktrade.progress import bar
 from stocktrade.ranges import Moment, rfc3339
-from stocktrade.roles.typed import canonical_symbols, one_shard_for
+from stocktrade.roles.typed import one_shard_for
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Position
 from stocktrade.views.follow import ready
@@ -76,7 +76,7 @@ def run(
 
     Args:
         log: the log.
-        symbols: as they were typed; none: all.
+        symbols: canonical; none: all.
         participant: only those in which this one bought or sold.
         within: which of them.
         moment: as of when.
@@ -87,11 +87,10 @@ def run(
         out: where anything else goes.
 
     Raises:
-        UsageError: no symbol, or a sequence as the moment on a log of several shards.
+        UsageError: a sequence as the moment on a log of several shards.
     """
-    wanted = canonical_symbols(symbols)
     one_shard_for(moment, log)
     with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
-        found = view.trades(symbols=wanted, participant=participant, within=within)
+        found = view.trades(symbols=symbols, participant=participant, within=within)
     write(TRADES, found, form, console=console, out=out)
     return ExitCode.OK

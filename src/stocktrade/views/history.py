@@ -6,6 +6,7 @@ what was left.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from stocktrade.domain.facts import Action, Status
@@ -250,13 +251,15 @@ class History(View):
 
     def trades_of(self, order: OrderRow) -> Iterator[Traded]:
         """The trades of an order, oldest first."""
-        query = f"SELECT {_TRADE_COLUMNS} FROM trade WHERE shard = ? AND seq >= ? ORDER BY seq, number"  # noqa: S608
-        for row in self.store.db.execute(query, (order.shard, order.seq)):
-            trade = Traded(*row)
-            if (order.order_id, order.participant) in (
-                (trade.buy_order, trade.buyer),
-                (trade.sell_order, trade.seller),
-            ):
+        query = (
+            f"SELECT {_TRADE_COLUMNS} FROM trade WHERE shard = ?1 AND seq >= ?2 AND "  # noqa: S608 - names of ours
+            "((buy_order = ?3 AND buyer = ?4) OR (sell_order = ?3 AND seller = ?4)) ORDER BY seq, number"
+        )
+        left = order.filled
+        with closing(self.store.db.execute(query, (order.shard, order.seq, order.order_id, order.participant))) as rows:
+            while left > 0 and (row := rows.fetchone()) is not None:
+                trade = Traded(*row)
+                left -= trade.quantity
                 yield trade
 
     def changes_of(self, order: OrderRow) -> list[Change]:
