@@ -120,7 +120,7 @@ _SAME: Final = (
     (re.compile(r"sqlite:\S+"), "sqlite:LOG"),
     (re.compile(r"kafka:\S+"), "kafka:LOG"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)"), "TIME"),
-    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d{3})?\b"), "TIME"),
     (re.compile(r"\b\d+(?:\.\d+)?/s"), "RATE"),
     (re.compile(r"\b\d+(?:\.\d+)? m?s\b"), "DURATION"),
     (re.compile(r"\bpid \d+"), "pid N"),

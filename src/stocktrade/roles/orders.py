@@ -117,7 +117,7 @@ TRACE: Final = Listing[_Line](
             right=True,
         ),
         Column("what", "what", lambda line: line.step.what, lambda line: _what(line.step.what)),
-        Column("text", "", lambda line: line.step.text, lambda line: tables.shown(line.step.text, 200), folds=True),
+        Column("text", "text", lambda line: line.step.text, lambda line: tables.shown(line.step.text, 200), folds=True),
         Column("position", "record", lambda line: str(line.step.position)),
     ),
     document=lambda line: {

@@ -51,7 +51,7 @@ def trace(log: Log, view: History, order: OrderRow) -> list[Step]:
         time_ms = None if entry is None else entry.time_ms
         if entry is not None:
             number = decode_entry(entry).entry
-            text = f"sequence {group_indian(seq)}, in entry {group_indian(number)} of the journal"
+            text = f"sequence {group_indian(seq)}, journal entry {group_indian(number)}"
             steps.append(Step(time_ms, "taken", text, entry.position))
         if seq == order.seq:
             steps.append(_answer(order, time_ms))
