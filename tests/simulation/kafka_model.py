@@ -240,7 +240,7 @@ class SimulatedMember(Member):
         self._started: dict[int, SimulatedReader] = {}
         self._lost: dict[int, int] = {}
         self._started_in: dict[int, int] = {}
-        self._sought: set[int] = set()
+        self._sought: set[TopicPartition] = set()
 
     def poll(self, timeout_s: float, max_records: int = 1000) -> Poll:
         del timeout_s
@@ -248,13 +248,14 @@ class SimulatedMember(Member):
         records: list[Record] = []
         horizons: dict[int, int] = {}
         for shard, reader in self._started.items():
-            # Not right after a seek: that is the one position that the protocol asks the client to keep.
-            if shard not in self._sought and cluster.happens(cluster.faults.lost_place):
+            if cluster.happens(cluster.faults.lost_place):
                 at = (cluster.chance.choice(self._topics), shard)
-                reader.seek(at, cluster.chance.randrange(cluster.last_stable(*at) + 1))
+                # Not after a seek, until something came from there: the one position that a client must keep.
+                if at not in self._sought:
+                    reader.seek(at, cluster.chance.randrange(cluster.last_stable(*at) + 1))
             records += reader.poll(0.0, max_records)
             horizons[shard] = UNBOUNDED if reader.caught_up(reader.ends()) else 0
-        self._sought.clear()
+        self._sought -= {(record.topic, record.partition) for record in records}
         generation = self._log.generation
         self._lost = {shard: at for shard, at in self._lost.items() if at == generation}
         assigned = frozenset(self._log.assigned - self._lost.keys())
@@ -264,7 +265,7 @@ class SimulatedMember(Member):
         starts = {(topic, shard): offsets[topic] for topic in self._topics}
         self._started[shard] = SimulatedReader(self._log.cluster, starts)
         self._started_in[shard] = self._log.generation
-        self._sought.add(shard)
+        self._sought |= starts.keys()
 
     def stop(self, shard: int) -> None:
         self._started.pop(shard, None)

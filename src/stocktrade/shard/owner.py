@@ -136,7 +136,7 @@ class Owner:
         self._expected = dict(self._next)
         self._waiting: list[tuple[int, str, int, Record]] = []
         self._waiting_since: float | None = None
-        self._known_gaps: set[tuple[str, int]] = set()
+        self._gaps: dict[tuple[str, int], int] = {}  # by topic and expected offset: the one that came instead
         self._unconfirmed: deque[tuple[bytes, Head]] = deque()
         self._confirmed = self._head
         self._since_snapshot = self.exchange.seq - (manifest.seq if manifest else 0)
@@ -241,10 +241,11 @@ class Owner:
             expected = self._expected[record.topic]
             if record.offset < expected:
                 continue
-            if record.offset > expected and (record.topic, expected) not in self._known_gaps:
-                self._known_gaps.add((record.topic, expected))
+            # A client that lost its place twice would have to lose it to the same place.
+            if record.offset > expected and record.offset > self._gaps.get((record.topic, expected), -1):
+                self._gaps[record.topic, expected] = record.offset
                 return False
-            self._known_gaps.discard((record.topic, expected))
+            self._gaps.pop((record.topic, expected), None)
             self._expected[record.topic] = record.offset + 1
             heappush(self._waiting, (record.arrival, record.topic, record.offset, record))
         return True
