@@ -26,10 +26,11 @@ _MAX_SERVERS: Final = 100
 
 
 class Target(NamedTuple):
-    """A log, and Kafka's own options of the connection to it."""
+    """A log, Kafka's own options of the connection to it, and which setting named the log (empty: none did)."""
 
     url: str
     options: dict[str, str]
+    origin: str
 
 
 def log_target(
@@ -66,7 +67,7 @@ def log_target(
     for key, servers in named:
         if servers is not None:
             url = f"kafka:{_checked_servers(key, servers)}"
-            return Target(url, _checked_options(from_file | from_flags))
+            return Target(url, _checked_options(from_file | from_flags), key)
 
     given = file_key if file is not None else _FLAG if command_property else None
     if given is not None:
@@ -78,7 +79,7 @@ def log_target(
     home = environ.get(HOME) or str(Path("~/.stocktrade").expanduser())
     if "\0" in home:
         raise UsageError(f"{HOME} is no folder", cause=visible(home))
-    return Target(f"sqlite:{home}", {})
+    return Target(f"sqlite:{home}", {}, HOME if environ.get(HOME) else "")
 
 
 def _checked_servers(key: str, servers: str) -> str:
