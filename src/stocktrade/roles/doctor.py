@@ -91,6 +91,10 @@ class Flags(NamedTuple):
     command_property: Sequence[str] = ()
 
 
+def _connect(url: str, options: Mapping[str, str]) -> Log:
+    return connect(url, settings=options)
+
+
 @dataclass
 class Case:
     """What the checks are told, and what each leaves for those after it.
@@ -101,6 +105,10 @@ class Case:
         now_ms: the wall clock.
         pause: waits between two looks.
         opened: closes at the end what was opened.
+        connect: opens a log by its URL and Kafka's own options.
+        url: the log's name, once the settings are read; `options` are those of its connection.
+        owners: who owns which shard.
+        entries: the last entry of each journal that has one.
     """
 
     flags: Flags
@@ -108,6 +116,7 @@ class Case:
     now_ms: Callable[[], int]
     pause: Callable[[], None]
     opened: ExitStack
+    connect: Callable[[str, Mapping[str, str]], Log] = _connect
     url: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[int, str | None] = field(default_factory=dict)
@@ -126,7 +135,7 @@ class Case:
         Raises:
             StocktradeError: it cannot be opened.
         """
-        self._log = self.opened.enter_context(connect(self.url, settings=self.options))
+        self._log = self.opened.enter_context(self.connect(self.url, self.options))
 
     @property
     def shards(self) -> range:
@@ -190,20 +199,21 @@ def run(
 
 def examine(case: Case) -> Iterator[tuple[str, Finding]]:
     """The checks in their order, each with what it found."""
-    stopped: set[str] = set()
+    stopped: dict[str, str] = {}  # each with the check that is to blame
     for name, check in CHECKS.items():
         missing = next((other for other in check.needs if other in stopped), None)
         if missing is not None:
-            finding = Finding(State.SKIPPED, f"not looked at: see {missing}")
-        else:
-            try:
-                finding = check.look(case)
-            except StocktradeError as error:
-                finding = _failed(error)
-                if isinstance(error, Unavailable):
-                    stopped.add("log")  # or each check after this one would wait for it again
-        if finding.stops or finding.state in (State.FAILED, State.SKIPPED):
-            stopped.add(name)
+            stopped[name] = stopped[missing]
+            yield name, Finding(State.SKIPPED, f"not looked at: see {stopped[missing]}")
+            continue
+        try:
+            finding = check.look(case)
+        except StocktradeError as error:
+            finding = _failed(error)
+            if isinstance(error, Unavailable):
+                stopped["log"] = name  # or each check after this one would wait for it again
+        if finding.stops or finding.state is State.FAILED:
+            stopped[name] = name
         yield name, finding
 
 
