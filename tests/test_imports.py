@@ -55,6 +55,7 @@ def packages(modules: set[str]) -> set[str]:
         (("sell", "SBI", "100", "--dry-run"), 0),
         (("watch", "--no-follow"), 0),
         (("demo", "--seconds", "0"), 0),
+        (("doctor",), 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -86,7 +87,15 @@ def test_help_imports_no_more_than_typer_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("buy", "--help"), ("sell", "--help"), ("nse", "--help"), ("watch", "--help"), ("demo", "--help")],
+    [
+        ("--help",),
+        ("buy", "--help"),
+        ("sell", "--help"),
+        ("nse", "--help"),
+        ("watch", "--help"),
+        ("demo", "--help"),
+        ("doctor", "--help"),
+    ],
     ids=" ".join,
 )
 def test_help_needs_nothing_behind_the_command_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from stocktrade.errors import UsageError
-from stocktrade.settings import BOOTSTRAP_SERVERS, COMMAND_CONFIG, HOME, log_target
+from stocktrade.settings import BOOTSTRAP_SERVERS, COMMAND_CONFIG, HOME, Target, log_target
 from stocktrade.transport.kafka_options import KNOWN, Timeouts, read_settings
 
 
@@ -20,26 +20,29 @@ def config(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "url"),
+    ("given", "url", "origin"),
     [
-        ({"flag", "property", "environment", "file"}, "kafka:flag:1"),
-        ({"property", "environment", "file"}, "kafka:property:1,property:2"),
-        ({"environment", "file"}, "kafka:environment:1"),
-        ({"file"}, "kafka:file:1,file:2"),
-        (set(), "sqlite:/home"),
+        ({"flag", "property", "environment", "file"}, "kafka:flag:1", "--bootstrap-server"),
+        ({"property", "environment", "file"}, "kafka:property:1,property:2", "--command-property bootstrap.servers"),
+        ({"environment", "file"}, "kafka:environment:1", BOOTSTRAP_SERVERS),
+        ({"file"}, "kafka:file:1,file:2", "bootstrap.servers in FILE"),
+        ({"home"}, "sqlite:/home", HOME),
+        (set(), f"sqlite:{Path('~/.stocktrade').expanduser()}", ""),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_servers_are_those_of_the_first_that_names_some(tmp_path: Path, given: set[str], url: str) -> None:
-    """The flag, then the property, then the environment, then the file; without any the embedded log."""
-    environ = {HOME: "/home"} | ({BOOTSTRAP_SERVERS: "environment:1"} if "environment" in given else {})
+def test_servers_are_those_of_the_first_that_names_some(tmp_path: Path, given: set[str], url: str, origin: str) -> None:
+    """The flag, then the property, then the environment, then the file; without any the embedded log. It is told."""
+    environ = ({HOME: "/home"} if "home" in given else {}) | (
+        {BOOTSTRAP_SERVERS: "environment:1"} if "environment" in given else {}
+    )
     target = log_target(
         "flag:1" if "flag" in given else None,
         config(tmp_path, "bootstrap.servers = file:1, file:2") if "file" in given else None,
         ["bootstrap.servers=property:1, property:2"] if "property" in given else [],
         environ,
     )
-    assert target == (url, {})
+    assert target == Target(url, {}, origin.replace("FILE", str(tmp_path / "client.properties")))
 
 
 def test_a_property_goes_before_the_file_and_a_later_one_before_an_earlier(tmp_path: Path) -> None:

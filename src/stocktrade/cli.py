@@ -655,6 +655,24 @@ def demo(
     return code
 
 
+@app.command(rich_help_panel="Set up")
+def doctor(
+    *,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """See whether everything is there and well: settings, log, topics, exchange, lag, dead letters.
+
+    It only looks; exit code 1 when a check failed. What is not well comes with the command that mends it.
+    """
+    from stocktrade.roles import doctor as role  # noqa: PLC0415
+
+    flags = role.Flags(bootstrap_server, command_config, command_property or ())
+    return role.run(flags, environ=os.environ, as_json=as_json, console=_console(), out=sys.stdout, now_ms=_now_ms)
+
+
 @contextmanager
 def _own_folder(keep: str | None) -> Iterator[str]:
     if keep is None:

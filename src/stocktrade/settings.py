@@ -26,10 +26,11 @@ _MAX_SERVERS: Final = 100
 
 
 class Target(NamedTuple):
-    """A log, and Kafka's own options of the connection to it."""
+    """A log, Kafka's own options of the connection to it, and which setting named the log (empty: none did)."""
 
     url: str
     options: dict[str, str]
+    origin: str
 
 
 def log_target(
@@ -66,7 +67,7 @@ def log_target(
     for key, servers in named:
         if servers is not None:
             url = f"kafka:{_checked_servers(key, servers)}"
-            return Target(url, _checked_options(from_file | from_flags))
+            return Target(url, _checked_options(from_file | from_flags), key)
 
     given = file_key if file is not None else _FLAG if command_property else None
     if given is not None:
@@ -75,7 +76,7 @@ def log_target(
             cause="the embedded log has no such options",
             hint=f"give --bootstrap-server HOST:PORT, {BOOTSTRAP_SERVERS}, or {_SERVERS} in the file",
         )
-    return Target(f"sqlite:{home_folder(environ)}", {})
+    return Target(f"sqlite:{home_folder(environ)}", {}, HOME if environ.get(HOME) else "")
 
 
 def home_folder(environ: Mapping[str, str] = os.environ) -> Path:

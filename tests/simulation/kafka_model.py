@@ -302,6 +302,13 @@ class SimulatedLog(Log):
             if self.steps_left <= 0:
                 raise Crash
 
+    def about(self) -> str:
+        return "a model"
+
+    def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        del specs
+        return []
+
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         for spec in specs:
             for partition in range(self.cluster.count):

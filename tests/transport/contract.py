@@ -142,6 +142,31 @@ class LogContract:
         assert len(acknowledged) == 3 * count
         return History(acknowledged, {"live": live, "late": late})
 
+    # What is told of a log without changing it
+
+    def test_missing_topics_are_named_and_not_made(self, open_log: OpenLog) -> None:
+        """In the order in which they were asked for; another kind of topic of that name is refused as it always is."""
+        with open_log() as log, open_log() as other:
+            there = make_topic(log)
+            specs = [TopicSpec(unique()), TopicSpec(there), TopicSpec(unique(), compacted=True)]
+            for _ in range(2):
+                assert other.missing_topics(specs) == [specs[0].name, specs[2].name]
+            log.ensure_topics(specs)
+            assert other.missing_topics(specs) == []
+            with pytest.raises(UsageError):
+                other.missing_topics([TopicSpec(there, append_time=True)])
+            assert other.about()
+
+    def test_written_ends_are_those_of_committed_records(self, open_log: OpenLog) -> None:
+        """As long as nobody has a transaction open."""
+        with open_log() as log:
+            topic = make_topic(log)
+            log.append([NewRecord(topic, None, b"record", 0)])
+            reader = log.reader({(topic, shard): 0 for shard in range(log.partitions())})
+            ends = reader.ends()
+            assert reader.written_ends() == ends
+            assert ends[topic, 0] == 1
+
     # Anomalies that clients could meet
 
     @pytest.mark.parametrize("who", ["live", "late"])

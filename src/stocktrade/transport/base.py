@@ -107,6 +107,10 @@ class Reader(ABC):
         """For each partition the offset before which nothing is kept any more; 0 for one that keeps everything."""
         return {}
 
+    def written_ends(self) -> dict[TopicPartition, int]:
+        """For each partition the offset after its last written record, now, in open transactions too."""
+        return self.ends()
+
     def held_back(self) -> dict[TopicPartition, float]:
         """The partitions on which an open transaction hides what was written after it, and for how many seconds now.
 
@@ -224,6 +228,23 @@ class Log(ABC):
 
     remote: bool
     """Whether the log is on other machines: it may go away and come back, and whoever runs for long waits for it."""
+
+    @abstractmethod
+    def about(self) -> str:
+        """What keeps the log, in a few words for its user: which program of which version, and on how many machines.
+
+        Raises:
+            Unavailable: the log cannot be reached.
+        """
+
+    @abstractmethod
+    def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """Which of the topics are not there. Makes nothing.
+
+        Raises:
+            UsageError: a topic exists with other settings or another number of partitions.
+            Unavailable: the log cannot be reached.
+        """
 
     @abstractmethod
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:

@@ -22,6 +22,7 @@ from stocktrade.transport.gate import Gate, name_of
 
 DAMAGED_HINT: Final = "copy the folder away first; then restore the file (with its -wal) from a backup"
 
+FILE_NAME: Final = "log.db"
 APPLICATION_ID: Final = 0x53544B54  # "STKT"
 FORMAT_VERSION: Final = 1
 
@@ -74,6 +75,11 @@ _SCHEMA: Final = """
 """
 
 
+def sqlite_version() -> str:
+    """The version of the SQLite that this Python brings."""
+    return sqlite3.sqlite_version
+
+
 class Database:
     """The open file: one connection that writes and one that reads.
 
@@ -88,7 +94,7 @@ class Database:
             Unavailable: it cannot be reached, or is in use by another program.
             LogDamaged: it is not a log of ours, not whole, or of another version.
         """
-        self.path = folder / "log.db"
+        self.path = folder / FILE_NAME
         self._gate = gate
         # SQLite's own way to wait starves writers; ours queue at the gate, so it only meets strangers (an open
         # `sqlite3` shell) and the recovery after a crash.
@@ -167,13 +173,7 @@ def _close(connections: list[sqlite3.Connection]) -> None:
 
 def _create(path: Path, partitions: int) -> None:
     """Make an empty log at the path, whole or not at all. Only for the holder of the gate."""
-    leftover = path.with_name(path.name + "-wal")
-    if leftover.exists() and leftover.stat().st_size:
-        raise LogDamaged(
-            f"{path} is missing, but {leftover.name} is still there",
-            cause="the end of a log without its beginning",
-            hint="put the file back; to begin a new log, use another folder",
-        )
+    _check_leftover(path)
     made = path.with_name(path.name + ".new")
     for remains in (made, made.with_name(made.name + "-journal"), made.with_name(made.name + "-wal")):
         remains.unlink(missing_ok=True)  # of somebody who died at this point
@@ -185,6 +185,16 @@ def _create(path: Path, partitions: int) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
     made.rename(path)  # overwrites nothing: the caller looked, and everybody who creates holds the gate
     sync_folder(path.parent)
+
+
+def _check_leftover(path: Path) -> None:
+    leftover = path.with_name(path.name + "-wal")
+    if leftover.exists() and leftover.stat().st_size:
+        raise LogDamaged(
+            f"{path} is missing, but {leftover.name} is still there",
+            cause="the end of a log without its beginning",
+            hint="put the file back; to begin a new log, use another folder",
+        )
 
 
 # The kernel drops all of a process's POSIX locks on a file as soon as the process closes any descriptor of it, and
@@ -203,15 +213,36 @@ def _recognise(path: Path, gate: Gate) -> tuple[int, int]:
         found = path.stat()
         identity = (found.st_dev, found.st_ino)
         if not _open_files[identity]:
-            if not stat.S_ISREG(found.st_mode):
-                raise _foreign(path, "it is not a regular file")
-            _check_header(path, _header(path))
+            _check_kind(path, found)
             if _is_cut_off(path):
                 with gate.held():  # so that nobody's checkpoint is half done
                     if _is_cut_off(path):
                         raise _damaged(path, "its end is missing")
         _open_files[identity] += 1
         return identity
+
+
+def is_made(path: Path) -> bool:
+    """Whether there is a log at a path; only its header is looked at, and nothing is opened or made.
+
+    Raises:
+        LogDamaged: there is something else.
+        Unavailable: it cannot be looked at.
+    """
+    with explained(path), _files_guard:
+        if not os.path.lexists(path):
+            _check_leftover(path)
+            return False
+        found = path.stat()
+        if not _open_files[found.st_dev, found.st_ino]:
+            _check_kind(path, found)
+        return True
+
+
+def _check_kind(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _foreign(path, "it is not a regular file")
+    _check_header(path, _header(path))
 
 
 def _header(path: Path) -> bytes:

@@ -57,7 +57,15 @@ from stocktrade.transport.kafka_client import (
 from stocktrade.transport.kafka_held import HeldBack
 from stocktrade.transport.kafka_options import read_settings
 from stocktrade.transport.kafka_topics import Topics
-from stocktrade.transport.kafka_txn import NullableValue, Transactions, check_cluster, check_library, know, send
+from stocktrade.transport.kafka_txn import (
+    NullableValue,
+    Transactions,
+    check_cluster,
+    check_library,
+    know,
+    release,
+    send,
+)
 from stocktrade.transport.partitioner import partition_for
 
 DEFAULT_PARTITIONS: Final = 4
@@ -152,6 +160,18 @@ class KafkaLog(Log):
         self._producer: Any = None
         self._outputs: set[str] = set()
         self._opened: list[_Opened] = []
+
+    def about(self) -> str:
+        """See `Log.about`."""
+        brokers = self._connection.brokers()
+        return f"{release(self._connection)}, {brokers} broker{'' if brokers == 1 else 's'}"
+
+    def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """See `Log.missing_topics`."""
+        missing = self._topics.missing(
+            [spec._replace(name=self._prefix + spec.name) for spec in specs], self.partitions()
+        )
+        return [name.removeprefix(self._prefix) for name in missing]
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """See `Log.ensure_topics`."""
@@ -405,6 +425,11 @@ class KafkaReader(_Opened, Reader):
         connection.settle(self._positions, END_PATIENCE_S)
         self._ends = connection.stable_ends(self._positions, within_s=connection.timeouts.request_ms / 1000)
         return {(place.topic[len(self._prefix) :], place.partition): end for place, end in self._ends.items()}
+
+    def written_ends(self) -> dict[TopicPartition, int]:
+        """See `Reader.written_ends`."""
+        ends = self._connection.written_ends(self._positions)
+        return {(place.topic[len(self._prefix) :], place.partition): end for place, end in ends.items()}
 
     def starts(self) -> dict[TopicPartition, int]:
         """See `Reader.starts`."""

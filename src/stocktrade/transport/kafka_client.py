@@ -373,6 +373,10 @@ class Connection:
                     raise self.translated(error, what) from error
             time.sleep(0.02)
 
+    def brokers(self) -> int:
+        """How many brokers the cluster has now."""
+        return len(self.ask("the cluster does not describe itself", self.admin.describe_cluster)["brokers"])
+
     def prepare_looks(self) -> None:
         """Make the client of `stable_ends`, which takes long when the brokers are away."""
         if self._looking is None:

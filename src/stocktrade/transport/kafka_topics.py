@@ -53,15 +53,19 @@ class Topics:
             UsageError: a topic exists with other settings or another number of partitions.
             Unavailable: the cluster does not answer, or not for all partitions.
         """
-        there = self._describe([spec.name for spec in specs])
-        self._check([spec for spec in specs if spec.name in there], there, partitions)
-        missing = [spec for spec in specs if spec.name not in there]
-        if missing:
+        names = self.missing(specs, partitions)
+        if names:
+            missing = [spec for spec in specs if spec.name in names]
             self._make(missing, partitions)
-            names = [spec.name for spec in missing]
             # Another process may have made them meanwhile, with other settings.
             self._check(missing, self._wait_for(names), partitions)
         self._partitions.update(dict.fromkeys([spec.name for spec in specs], partitions))
+
+    def missing(self, specs: Sequence[TopicSpec], partitions: int) -> list[str]:
+        """The names of those that are not there, after a check of the others; raises what `ensure` does."""
+        there = self._describe([spec.name for spec in specs])
+        self._check([spec for spec in specs if spec.name in there], there, partitions)
+        return [spec.name for spec in specs if spec.name not in there]
 
     def _describe(self, names: Collection[str]) -> dict[str, Any]:
         if not names:
@@ -90,7 +94,7 @@ class Topics:
             time.sleep(0.02)
 
     def _make(self, specs: Sequence[TopicSpec], partitions: int) -> None:
-        replication = self._replication or min(MAX_REPLICATION, self._brokers())
+        replication = self._replication or min(MAX_REPLICATION, self._connection.brokers())
         request = {
             spec.name: {
                 "num_partitions": partitions,
@@ -113,10 +117,6 @@ class Topics:
             if error not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
                 message = topic.get("error_message") or ""
                 raise self._connection.translated(error(message), f"topic {topic['name']} cannot be made")
-
-    def _brokers(self) -> int:
-        cluster = self._connection.ask("the cluster does not describe itself", self._connection.admin.describe_cluster)
-        return len(cluster["brokers"])
 
     def _check(self, specs: Sequence[TopicSpec], there: dict[str, Any], partitions: int) -> None:
         if not specs:

@@ -110,6 +110,22 @@ def check_cluster(connection: Connection) -> list[str]:
     return warnings
 
 
+_RELEASES: Final = {25: "4.0", 27: "4.1", 29: "4.2", 30: "4.3", 33: "4.4"}
+"""The highest level of metadata.version that the brokers of a release know."""
+
+
+def release(connection: Connection) -> str:
+    """The release of the cluster's brokers, as `Kafka 4.2`. They do not tell it, but what they could be upgraded to.
+
+    Raises:
+        Unavailable: the cluster does not answer.
+    """
+    features = connection.ask("the cluster does not say what it can do", connection.admin.describe_features)
+    _, newest = features.get("metadata.version", {}).get("supported", (0, 0))
+    found = _RELEASES.get(newest)
+    return f"Kafka {found}" if found else f"Kafka with metadata.version {newest}"
+
+
 class _EndTxn(library.EndTxnHandler):  # type: ignore[misc]  # the library has no types
     """Ends a transaction by version 5 of the request, and takes over the epoch of the answer."""
 

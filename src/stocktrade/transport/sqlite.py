@@ -34,7 +34,7 @@ from stocktrade.transport.base import (
     TopicSpec,
     Writer,
 )
-from stocktrade.transport.database import Database, check_file_system, explained
+from stocktrade.transport.database import Database, check_file_system, explained, sqlite_version
 from stocktrade.transport.doorbell import Doorbell
 from stocktrade.transport.gate import FileLock, Gate, name_of
 from stocktrade.transport.store import Store
@@ -68,6 +68,14 @@ class SqliteLog(Log):
         self.url = f"sqlite:{folder}"
         self.remote = False
         self._session = _Session(folder, partitions, gate_timeout_s)
+
+    def about(self) -> str:
+        """See `Log.about`."""
+        return f"a file of SQLite {sqlite_version()}"
+
+    def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """See `Log.missing_topics`."""
+        return self._session.store.missing_topics(specs)
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """See `Log.ensure_topics`."""

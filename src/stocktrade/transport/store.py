@@ -213,6 +213,15 @@ class Store:
             with self.transaction():
                 self._database.writing.executemany(_ADD_TOPIC, specs)
             self._load_topics()
+        self._check_topics(specs)
+
+    def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """The topics that are not there; see `Log.missing_topics`."""
+        self._load_topics()
+        self._check_topics([spec for spec in specs if spec.name in self._topics])
+        return [spec.name for spec in specs if spec.name not in self._topics]
+
+    def _check_topics(self, specs: Sequence[TopicSpec]) -> None:
         for name, append_time, compacted in specs:
             topic = self.topic(name)
             if (topic.append_time, topic.compacted) != (append_time, compacted):
