@@ -154,6 +154,25 @@ WRONG: Final = [
     Wrong(("topics", "create", "--replication=1"), "the embedded log has no copies"),
     Wrong(("topics", "create", "8"), "unexpected extra argument"),
     Wrong(("topics", "destroy"), "No such command"),
+    *(Wrong(("topics", "tail", name), "no topic of the exchange") for name in ("", "trade", "Trades", "\x1b[2J")),
+    Wrong(("topics", "tail"), "Missing argument"),
+    Wrong(("topics", "tail", "trades", "-n", "-1"), "-n"),
+    Wrong(("topics", "tail", "trades", "-n", "1", "--from", "0"), "both say where to begin"),
+    Wrong(("topics", "tail", "trades", "--follow", "--until", "end"), "--follow has no end"),
+    Wrong(("topics", "tail", "trades", "--from", "yesterday"), "not a point on the log"),
+    *(
+        Wrong(("dlq", command, place), "not a dead letter's place")
+        for command in ("show", "redrive")
+        for place in ("", "0", "0:", ":0", "0:x", "trades@0:1", "x@0:1", "0:1:2", "0:" + "9" * 30, "\x1b[2J")
+    ),
+    Wrong(("dlq", "redrive"), "redrive needs places, or --all"),
+    Wrong(("dlq", "redrive", "0:1", "--all"), "redrive needs places, or --all"),
+    Wrong(("dlq", "redrive", "0:1", "--reason=X"), "--reason chooses among --all"),
+    Wrong(("dlq", "redrive", "0:1"), "nobody is there to answer"),
+    Wrong(("dlq", "redrive", "--all", "--value=x", "--yes"), "--value is for one dead letter"),
+    Wrong(("dlq", "redrive", "0:1", "--value=/no/such/file", "--yes"), "--value"),
+    Wrong(("dlq", "list", "--from", "yesterday"), "not a point on the log"),
+    Wrong(("dlq", "purge"), "No such command"),
 ]
 
 
@@ -199,7 +218,7 @@ def test_a_wrong_use_is_refused_before_anything_is_sent(
 def test_with_json_an_error_is_one_object(home: Path, capsys: pytest.CaptureFixture[str], wrong: Wrong) -> None:
     """The same errors with --json are one JSON object on stderr, with the exit code in it."""
     # A `--` of its own would end the options, so the flag goes first.
-    words = 2 if wrong.arguments[:2] == ("topics", "create") else 1
+    words = 2 if wrong.arguments[0] in ("topics", "dlq", "orders") and len(wrong.arguments) > 1 else 1
     assert cli.run([*wrong.arguments[:words], "--json", *wrong.arguments[words:]]) == 2
     said = capsys.readouterr()
     error = json.loads(said.err)

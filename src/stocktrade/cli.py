@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.exceptions import TyperException
 
-from stocktrade.errors import ExitCode, StocktradeError, UsageError
+from stocktrade.errors import ExitCode, StocktradeError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -341,7 +341,7 @@ def book(
 
     moment = _moment(at)
     checked_symbol(symbol)
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run(
             log,
             symbol,
@@ -387,7 +387,7 @@ def trades(
 
     asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
     whose, wanted = _participant(participant), canonical_symbols(symbols or ())
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run(log, wanted, participant=whose, **asked)
 
 
@@ -422,7 +422,7 @@ def orders(
 
     asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
     whose, wanted = _participant(participant), canonical_symbols(symbols or ())
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run(log, wanted, participant=whose, only_open=only_open, **asked)
 
 
@@ -444,7 +444,7 @@ def show_order(
     checked_id(order)
     asked = _shown(as_json=as_json, as_csv=as_csv)
     whose = _participant(participant)
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.show(log, order, participant=whose, **asked)
 
 
@@ -464,7 +464,7 @@ def holdings(
 
     asked = _shown(as_json=as_json, as_csv=as_csv)
     moment, whose = _moment(at), _participant(participant)
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run(log, role.HOLDINGS, whose, moment=moment, **asked)
 
 
@@ -492,7 +492,7 @@ def funds(
         raise UsageError("--statement needs a participant", hint="for example `stocktrade funds HDFC --statement`")
     if not statement and (last, start, until) != (None, None, None):
         raise UsageError("-n, --from and --until choose lines of a --statement", hint="for a past state, use --at")
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         if statement and whose is not None:
             return role.statement(log, whose, **asked)
         asked.pop("within")
@@ -522,7 +522,7 @@ def audit(
     from stocktrade.roles import audit as role  # noqa: PLC0415
 
     heads = role.heads_from(expect_head or ())
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run(
             log, expected=heads, as_json=as_json, console=_console(), progress=_console(stderr=True), out=sys.stdout
         )
@@ -572,20 +572,89 @@ def replay(
             f"{'--instruments' if instruments is not None else '--strict'} is for a file",
             cause="a journal has its own rules, and no line that is no input",
         )
-    with _open(bootstrap_server, command_config, command_property) as log:
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         return role.run_log(log, options, compare=compare, **consoles, out=sys.stdout)
 
 
 _MAX_PARTITIONS: Final = 1_000
 """A shard costs memory and connections, and a market has a few thousand symbols."""
 
-_topics = typer.Typer(no_args_is_help=True)
+_topics = typer.Typer(invoke_without_command=True)
 app.add_typer(_topics, name="topics", rich_help_panel="Log")
 
 
 @_topics.callback()
-def topics() -> None:
-    """The exchange's topics on the log."""
+def topics(
+    context: typer.Context,
+    *,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode | None:
+    """List the topics: records, the last one, how far the exchange is behind, and who owns which shard."""
+    if context.invoked_subcommand is not None:
+        return None
+    return _list_topics((bootstrap_server, command_config, command_property), as_csv=as_csv, as_json=as_json)
+
+
+@_topics.command("list")
+def list_topics(
+    *,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """The same as `stocktrade topics`."""
+    return _list_topics((bootstrap_server, command_config, command_property), as_csv=as_csv, as_json=as_json)
+
+
+def _list_topics(options: tuple[str | None, str | None, list[str] | None], *, as_csv: bool, as_json: bool) -> ExitCode:
+    from stocktrade.listing import form_of  # noqa: PLC0415
+    from stocktrade.roles import topics as role  # noqa: PLC0415
+
+    console = _console()
+    form = form_of(console, as_json=as_json, as_csv=as_csv)
+    with _open(*options, reads=True) as log:
+        return role.show(log, form=form, console=console, out=sys.stdout, now_ms=_now_ms())
+
+
+@_topics.command()
+def tail(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    *,
+    last: Annotated[
+        int | None, typer.Option("-n", metavar="N", min=0, help="The last N of each partition. [10]")
+    ] = None,
+    start: From = None,
+    until: Until = None,
+    follow: Annotated[
+        bool | None, typer.Option("--follow/--no-follow", help="Wait for what comes, or end with what is there.")
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Print the records of a topic as they are: `stocktrade topics tail trades -n 3 --no-follow`."""
+    from stocktrade.ranges import Point, parse_point  # noqa: PLC0415
+    from stocktrade.roles import topics as role  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
+
+    role.checked_topic(topic)
+    if last is not None and start is not None:
+        raise UsageError("-n and --from both say where to begin", hint="give one of them")
+    count = role.TAIL if last is None else last
+    first = Point("before_end", count) if start is None else parse_point(start, now_ms=_now_ms())
+    end = None if until is None else parse_point(until, now_ms=_now_ms())
+    if follow and end is not None:
+        raise UsageError("--follow has no end, --until is one", hint="give one of them")
+    goes_on = end is None and (sys.stdout.isatty() if follow is None else follow)
+    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property, reads=True) as log:
+        return role.tail(log, topic, start=first, until=end, follow=goes_on, as_json=as_json, out=sys.stdout, stop=stop)
 
 
 @_topics.command()
@@ -627,6 +696,102 @@ def create(
         _name(log)
         _warn(log)
         return role.create(log, partitions=partitions, as_json=as_json, console=_console(), out=sys.stdout)
+
+
+_dlq = typer.Typer(no_args_is_help=True)
+app.add_typer(_dlq, name="dlq", rich_help_panel="Log")
+
+LetterPlace = Annotated[
+    str, typer.Argument(metavar="PLACE", help="0:3, dead-letters@0:3, or where the input stands: buy-orders@0:17.")
+]
+
+
+@_dlq.callback()
+def dlq() -> None:
+    """The inputs that were no orders: see them, mend them, send them again."""
+
+
+@_dlq.command("list")
+def list_letters(
+    *,
+    last: Last = None,
+    start: From = None,
+    until: Until = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_csv: Csv = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """List the dead letters, where each input stood, and why it was put aside."""
+    from stocktrade.listing import form_of  # noqa: PLC0415
+    from stocktrade.ranges import parse_point  # noqa: PLC0415
+    from stocktrade.roles import dlq as role  # noqa: PLC0415
+
+    first, end = (None if point is None else parse_point(point, now_ms=_now_ms()) for point in (start, until))
+    most = last if last is not None or first is not None else _LAST_ROWS
+    console = _console()
+    form = form_of(console, as_json=as_json, as_csv=as_csv)
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
+        return role.show_all(log, start=first, until=end, last=most, form=form, console=console, out=sys.stdout)
+
+
+@_dlq.command("show")
+def show_letter(
+    place: LetterPlace,
+    *,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Show one of them, whole, and what the exchange would say to it now."""
+    from stocktrade.roles import dlq as role  # noqa: PLC0415
+
+    wanted = role.place_from(place)
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
+        return role.show(log, wanted, as_json=as_json, console=_console(), out=sys.stdout)
+
+
+@_dlq.command()
+def redrive(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PLACE]...", help="0:3, dead-letters@0:3, or buy-orders@0:17.")
+    ] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All that were not sent again yet.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="R", help="With --all: only NOT_JSON, say.")] = None,
+    value: Annotated[
+        str | None, typer.Option("--value", metavar="FILE", help="Send what stands in a file instead.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also what would come back, or did so three times.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Send them to their topic again, mended or as they were: `stocktrade dlq redrive 0:3 --value order.json`."""
+    from stocktrade.roles import dlq as role  # noqa: PLC0415
+
+    wanted = [role.place_from(text) for text in places or ()]
+    if bool(wanted) == every:
+        raise UsageError("redrive needs places, or --all", hint="see `stocktrade dlq list`")
+    if reason is not None and not every:
+        raise UsageError("--reason chooses among --all", hint="give --all, or leave --reason out")
+    if value is not None and len(wanted) != 1:
+        raise UsageError("--value is for one dead letter", hint="name its place")
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise UsageError("redrive asks, and nobody is there to answer", hint="give --yes, or --dry-run to see first")
+
+    def confirm(question: str) -> bool:
+        return yes or typer.confirm(question, err=True)
+
+    mail = role.Mail(role.value_from(value), force, dry_run, confirm)
+    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
+        _name(log)
+        return role.redrive(log, wanted, mail, reason=reason, as_json=as_json, console=_console(), out=sys.stdout)
 
 
 @app.command(rich_help_panel="Set up")
@@ -718,11 +883,26 @@ def _open(
     *,
     partitions: int | None = None,
     replication: int | None = None,
+    reads: bool = False,
 ) -> "Log":
-    from stocktrade.settings import log_target  # noqa: PLC0415
+    """Open the log. Whoever only `reads` makes none: a mistyped folder is told, and left alone.
+
+    Raises:
+        StocktradeError: it cannot be opened, or there is none to read.
+    """
+    from stocktrade.settings import HOME, log_target  # noqa: PLC0415
     from stocktrade.transport import connect  # noqa: PLC0415
 
     target = log_target(bootstrap_server, command_config, command_property or ())
+    if reads and target.url.startswith("sqlite:"):
+        from stocktrade.transport.premises import folder_of, holds_log  # noqa: PLC0415
+
+        folder = folder_of(target.url)
+        if folder is not None and not holds_log(folder):
+            raise Unavailable(
+                f"there is no log in {folder} yet",
+                hint=f"the first `stocktrade nse`, `buy` or `sell` makes it; {HOME} names another folder",
+            )
     return connect(target.url, partitions=partitions, replication=replication, settings=target.options)
 
 

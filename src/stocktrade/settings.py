@@ -159,7 +159,7 @@ _ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 def _read_file(key: str, path: str) -> dict[str, _Option]:
     """The options of a file as `java.util.Properties` reads them, in UTF-8."""
     shown = visible(path)
-    data, mode = _read_bytes(key, path)
+    data, mode = read_bytes(key, path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -187,8 +187,12 @@ def _read_file(key: str, path: str) -> dict[str, _Option]:
     return found
 
 
-def _read_bytes(key: str, path: str) -> tuple[bytes, int]:
-    """A file's content and its rights."""
+def read_bytes(key: str, path: str) -> tuple[bytes, int]:
+    """A file's content, of at most MAX_FILE_BYTES, and its rights; `key` is what named it.
+
+    Raises:
+        UsageError: it cannot be read, is no file, or is too large.
+    """
     try:
         # A pipe that nobody writes to must not hold us up.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -201,7 +205,7 @@ def _read_bytes(key: str, path: str) -> tuple[bytes, int]:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{key} {visible(path)!r} cannot be read", cause=reason) from error
     if data is None:
-        raise UsageError(f"{key} {visible(path)!r} is no file", hint="name a file with Kafka's options")
+        raise UsageError(f"{key} {visible(path)!r} is no file", hint="name a file")
     if len(data) > MAX_FILE_BYTES:
         raise UsageError(f"{key} {visible(path)!r} is too large", cause=f"the limit is {MAX_FILE_BYTES} bytes")
     return data, mode

@@ -168,6 +168,7 @@ def test_a_log_that_nobody_has_used_has_no_rows(
     home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     """It is no error, for a program and for a person."""
+    connect(f"sqlite:{home}").close()
     for form in ((), ("--json",)):
         assert cli.run([*arguments, *form]) == 0
         assert capsys.readouterr().out == ""

@@ -107,3 +107,46 @@ def test_a_topic_that_differs_is_refused_and_nothing_is_made(log: Log, kafka_ser
     assert f"--topic {prefix}{topics.TRADES} --alter --partitions 2" in raised.value.hint
     with pytest.raises(UsageError, match="no topic"):
         log.reader({(topics.BUY_ORDERS, 0): 0})
+
+
+def test_the_list_says_what_waits(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each partition with its records; what no exchange has taken is the lag of its input, and gone once one has."""
+    assert cli.run(["topics"]) == 3
+    assert cli.run(["topics", "create", "--partitions=2"]) == 0
+    for number in range(3):
+        assert cli.run(["buy", "SBI", "1", "885", f"--id=B-{number}", "-q"]) == 0
+    capsys.readouterr()
+
+    def lags() -> dict[tuple[str, int], tuple[int, int | None]]:
+        assert cli.run(["topics", "list", "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(rows) == 2 * len(NAMES)
+        return {(row["topic"], row["partition"]): (row["records"], row["lag"]) for row in rows}
+
+    before = lags()
+    assert sorted(said for (topic, _), said in before.items() if topic == "buy-orders") == [(0, 0), (3, 3)]
+    assert before["trades", 0] == (0, None)
+    assert cli.run(["nse", "--once"]) == 0
+    capsys.readouterr()
+    assert sorted(said for (topic, _), said in lags().items() if topic == "buy-orders") == [(0, 0), (3, 0)]
+
+
+def test_a_topic_is_printed_as_it_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last records of each partition, a range of them, or none; JSON as `watch` writes it."""
+    for number in range(4):
+        assert cli.run(["buy", "SBI", "1", "885", f"--id=B-{number}", "-q"]) == 0
+    capsys.readouterr()
+
+    def offsets(*options: str) -> list[int]:
+        assert cli.run(["topics", "tail", "buy-orders", "--json", *options]) == 0
+        return [json.loads(line)["offset"] for line in capsys.readouterr().out.splitlines()]
+
+    assert offsets() == [0, 1, 2, 3]
+    assert offsets("-n", "2", "--no-follow") == [2, 3]
+    assert offsets("-n", "0") == []
+    assert offsets("--from", "1", "--until", "3") == [1, 2]
+    assert offsets("--from", "-1") == [3]
+    assert offsets("--until", "@2000-01-01") == []
+    assert cli.run(["topics", "tail", "buy-orders", "-n", "1"]) == 0
+    assert "buy-orders@0:3" in capsys.readouterr().out
+    assert cli.run(["topics", "tail", "buy-orders", "--json", "--watch"]) == 2

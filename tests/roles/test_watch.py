@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from stocktrade import records
 from stocktrade.domain.facts import Match
 from stocktrade.domain.values import Paise
 from stocktrade.errors import ExitCode, Unavailable, UsageError
@@ -392,7 +393,7 @@ def a_record(value: bytes | None, key: bytes | None = b"k", headers: Sequence[tu
 )
 def test_a_value_is_exact(value: bytes | None, text: str | None) -> None:
     """A JSON object stands there number for number; anything else comes back byte for byte from its base64."""
-    line = watch.json_line(a_record(value))
+    line = records.json_line(a_record(value))
     assert line.isprintable()
     decoded = json.loads(line)["value"]
     if text == "base64":
@@ -411,7 +412,7 @@ def test_a_value_is_exact(value: bytes | None, text: str | None) -> None:
 )
 def test_no_bytes_break_a_json_line(noise: bytes) -> None:
     """Whatever the key, a header and the value are: one line of valid JSON that steers no terminal."""
-    line = watch.json_line(a_record(noise, noise, [(noise.decode("latin-1"), noise), ("h", noise)]))
+    line = records.json_line(a_record(noise, noise, [(noise.decode("latin-1"), noise), ("h", noise)]))
     assert line.isprintable()
     fields = json.loads(line)
     key = fields["key"]
@@ -423,7 +424,7 @@ def test_no_bytes_break_a_json_line(noise: bytes) -> None:
 def test_headers_and_times_of_strangers() -> None:
     """A header may come twice; a stamp that is no date is null."""
     record = a_record(b"{}", None, [("h", b"1"), ("h", b"2")])._replace(time_ms=2**62)
-    fields = json.loads(watch.json_line(record))
+    fields = json.loads(records.json_line(record))
     assert fields["headers"] == [{"key": "h", "value": "1"}, {"key": "h", "value": "2"}]
     assert (fields["time"], fields["key"], fields["value"]) == (None, None, {})
 

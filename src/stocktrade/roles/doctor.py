@@ -9,12 +9,12 @@ import platform
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, NamedTuple, TextIO, TypeVar
+from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -25,9 +25,9 @@ from stocktrade import __version__, tables
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
 from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, LogDamaged, StocktradeError, Unavailable
+from stocktrade.lag import COUNTED, Backlog, backlogs, last_entries, newest, records_of
 from stocktrade.settings import log_target
 from stocktrade.shard.history import rules_of
-from stocktrade.shard.journal import decode_entry
 from stocktrade.shard.snapshot import Snapshots
 from stocktrade.transport import connect, topics
 from stocktrade.transport.base import Log, Record, TopicPartition
@@ -43,17 +43,9 @@ LITTLE_SPACE_BYTES: Final = 1024**3
 REQUEST_MS: Final = 5_000
 """How long a broker may take for an answer, unless the user has set it: a doctor is in a hurry."""
 
-PATIENCE_S: Final = 5.0
-"""How long a log may bring nothing of what it said it has."""
-
 LOOKS_APART_S: Final = 1.0
 """Between the two looks at a lag: an exchange that is well takes what was there at the first one."""
 
-COUNTED: Final = 10_000
-"""So many records of a partition are counted one by one; of the ones before them it is known about how many."""
-
-_FIRST_TAIL: Final = 8
-_TAIL_GROWS: Final = 8
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 _MADE_BY: Final = "the first `nse`, `buy` or `sell` makes it, or\nstocktrade topics create"
 _MADE_BY_THEM: Final = "the first `nse`, `buy` or `sell` makes them, or\nstocktrade topics create"
@@ -325,7 +317,7 @@ def journal(case: Case) -> Finding:
     """How far the journals are, under which rules, and how much a recovery would have to replay."""
     # First the anchors: an exchange that trades meanwhile brings the journal further, never back.
     anchors = {shard: case.log.anchor(shard) for shard in case.shards}
-    entries = _last_entries(case.log, case.shards)
+    entries = last_entries(case.log, case.shards)
     for shard, anchor in anchors.items():
         _check_anchor(shard, anchor, entries.get(shard))
     for shard in entries:
@@ -333,7 +325,7 @@ def journal(case: Case) -> Finding:
     case.entries = entries
     if not entries:
         return Finding(State.OK, "empty: no exchange has run on this log yet")
-    manifests = _newest(case.log, topics.SNAPSHOTS, entries, _last_manifest)
+    manifests = newest(case.log, topics.SNAPSHOTS, entries, _last_manifest)
     rules = ", ".join(sorted({entry.rules for entry in entries.values()}))
     each = [_how_far(shard, entries.get(shard), manifests.get(shard)) for shard in case.shards]
     return Finding(State.OK, f"rules {rules}; {'; '.join(each)}")
@@ -363,24 +355,15 @@ def _how_far(shard: int, last: JournalRecord | None, manifest: SnapshotManifest 
     )
 
 
-class _Backlog(NamedTuple):
-    """What a shard's inputs hold that its journal has not taken."""
-
-    records: int
-    oldest_ms: int | None
-    taken: Mapping[TopicPartition, int]
-    ends: Mapping[TopicPartition, int]
-
-
 def lag(case: Case) -> Finding:
     """What waits on the inputs, for how long, and whether it gets less."""
     held = _held_back(case.log, case.shards)
-    first = _backlogs(case.log, case.entries, case.shards)
+    first = backlogs(case.log, case.entries, case.shards)
     # Looked at again only where somebody should take it.
     second = {}
     if any(case.owners.get(shard) for shard in first):
         case.pause()
-        second = _backlogs(case.log, _last_entries(case.log, case.shards), case.shards)
+        second = backlogs(case.log, last_entries(case.log, case.shards), case.shards)
     found: list[str] = []
     hint, state = "", State.OK
     for shard, backlog in first.items():
@@ -406,48 +389,12 @@ _GROWS: Final = "growing"
 _STANDS: Final = "standing still"
 
 
-def _trend(first: _Backlog, second: _Backlog | None) -> str:
+def _trend(first: Backlog, second: Backlog | None) -> str:
     if second is None or all(second.taken[at] >= end for at, end in first.ends.items()):
         return "and the exchange takes them"
     if second.records > first.records:
         return _GROWS
     return "shrinking" if second.records < first.records else _STANDS
-
-
-def _backlogs(log: Log, entries: Mapping[int, JournalRecord], shards: Iterable[int]) -> dict[int, _Backlog]:
-    """The shards whose inputs hold something that was not taken."""
-    taken = {
-        (topic, shard): entries[shard].next_offsets.get(topic, 0) if shard in entries else 0
-        for shard in shards
-        for topic in topics.INPUTS
-    }
-    with closing(log.reader(taken)) as reader:
-        ends = reader.ends()
-    behind = {at: offset for at, offset in taken.items() if offset < ends[at]}
-    counted: dict[TopicPartition, int] = defaultdict(int)
-    reached: dict[TopicPartition, int] = {}
-    oldest: dict[TopicPartition, int] = {}
-    for record in _records(log, behind, at_most=COUNTED):
-        at = (record.topic, record.partition)
-        counted[at] += 1
-        reached[at] = record.offset + 1
-        oldest[at] = min(record.time_ms, oldest.get(at, record.time_ms))
-    cut = sum(counted.values()) >= COUNTED
-    backlogs = {}
-    for shard in shards:
-        places = [(topic, shard) for topic in topics.INPUTS]
-        # What is not counted one by one is all between the last one counted and the end.
-        beyond = sum(ends[at] - reached.get(at, taken[at]) for at in places if at in behind) if cut else 0
-        records = sum(counted[at] for at in places) + beyond
-        if records:
-            times = [oldest[at] for at in places if at in oldest]
-            backlogs[shard] = _Backlog(
-                records,
-                min(times, default=None),
-                {at: taken[at] for at in places},
-                {at: ends[at] for at in places},
-            )
-    return backlogs
 
 
 def _held_back(log: Log, shards: Iterable[int]) -> list[TopicPartition]:
@@ -478,7 +425,7 @@ def dead_letters(case: Case) -> Finding:
     for at, begin in tails.items():
         total += begin - starts.get(at, 0)
         is_whole = is_whole and begin == starts.get(at, 0)
-    for record in _records(case.log, {at: begin for at, begin in tails.items() if begin < ends[at]}):
+    for record in records_of(case.log, {at: begin for at, begin in tails.items() if begin < ends[at]}):
         total += 1
         recent += record.time_ms >= since_ms
     if not total:
@@ -499,72 +446,6 @@ CHECKS: Final = {
     "dead letters": Check(dead_letters, ("log", "topics")),
 }
 """Every check by its name, in the order in which they are made."""
-
-
-# --- reading ---------------------------------------------------------------------------------------------------
-
-_T = TypeVar("_T")
-
-
-def _records(log: Log, starts: Mapping[TopicPartition, int], at_most: int | None = None) -> Iterator[Record]:
-    """What stands on partitions from offsets to their present ends.
-
-    Raises:
-        Unavailable: the log brings nothing more of what it has.
-    """
-    if not starts:
-        return
-    given = 0
-    with closing(log.reader(starts)) as reader:
-        ends = reader.ends()
-        heard_at = time.monotonic()
-        while not reader.caught_up(ends):
-            for record in reader.poll(PATIENCE_S / 5):
-                yield record
-                given += 1
-                if given == at_most:
-                    return
-                heard_at = time.monotonic()
-            if time.monotonic() - heard_at > PATIENCE_S:
-                raise Unavailable(f"{log.url} brings nothing more", cause=f"nothing came within {PATIENCE_S:g} s")
-
-
-def _newest(
-    log: Log, topic: str, shards: Collection[int], pick: Callable[[Sequence[Record]], _T | None]
-) -> dict[int, _T]:
-    """What `pick` finds in the last records of each shard's partition; where it finds nothing, further back."""
-    with closing(log.reader({(topic, shard): 0 for shard in shards})) as reader:
-        starts, ends = reader.starts(), reader.ends()
-    found: dict[int, _T] = {}
-    left = {(topic, shard) for shard in shards if ends[topic, shard]}
-    back = _FIRST_TAIL
-    while left:
-        begins = {at: max(starts.get(at, 0), ends[at] - back) for at in left}
-        tails: dict[TopicPartition, list[Record]] = defaultdict(list)
-        for record in _records(log, begins):
-            tails[record.topic, record.partition].append(record)
-        for at, begin in begins.items():
-            picked = pick(tails[at])
-            if picked is not None:
-                found[at[1]] = picked
-            if picked is not None or begin <= starts.get(at, 0):
-                left.discard(at)
-        back *= _TAIL_GROWS
-    return found
-
-
-def _last_entries(log: Log, shards: Collection[int]) -> dict[int, JournalRecord]:
-    """The last entry of each shard's journal that has one.
-
-    Raises:
-        JournalBroken: what stands there is no entry.
-    """
-    return _newest(log, topics.JOURNAL, shards, _last_entry)
-
-
-def _last_entry(records: Sequence[Record]) -> JournalRecord | None:
-    # Of two with one number the first counts: the other one is of an owner who was fenced.
-    return max(map(decode_entry, records), key=lambda entry: entry.entry, default=None)
 
 
 def _last_manifest(records: Sequence[Record]) -> SnapshotManifest | None:

@@ -1,19 +1,28 @@
-"""`topics create`: the exchange's topics, made before anybody needs them, with as many partitions as somebody asks for.
+"""`topics`: what is on the exchange's topics, their records as they are, and the topics made before anybody needs them.
 
-Invariant: a topic that exists is never changed; one that differs from what is asked is refused by the log.
+Invariant: a topic that exists is never changed; one that differs from what is asked is refused by the log. Only
+`create` writes.
 """
 
 import json
-from contextlib import closing
-from typing import TextIO
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from stocktrade import tables
+from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
+from stocktrade.lag import backlogs, last_entries, newest
+from stocktrade.listing import Column, Form, Listing, number, write
+from stocktrade.ranges import Point, offset_of_time, resolve, rfc3339
+from stocktrade.records import json_line, row_of
+from stocktrade.tables import record_line
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log
+from stocktrade.transport.base import Log, Record, TopicPartition
 
 
 def create(log: Log, *, partitions: int | None, as_json: bool, console: Console, out: TextIO) -> ExitCode:
@@ -36,9 +45,9 @@ def create(log: Log, *, partitions: int | None, as_json: bool, console: Console,
             cause="symbols belong to partitions, so their number stays what it was when the log was made",
             hint="leave --partitions out, or make a new log in another folder",
         )
-    there = {spec.name for spec in topics.SPECS if _is_there(log, spec.name)}
+    missing = log.missing_topics(topics.SPECS)
     log.ensure_topics(topics.SPECS)
-    states = {spec.name: "there" if spec.name in there else "made" for spec in topics.SPECS}
+    states = {spec.name: "made" if spec.name in missing else "there" for spec in topics.SPECS}
     count = log.partitions()
     if as_json:
         document = {
@@ -58,9 +67,179 @@ def create(log: Log, *, partitions: int | None, as_json: bool, console: Console,
     return ExitCode.OK
 
 
-def _is_there(log: Log, topic: str) -> bool:
-    try:
-        with closing(log.reader({(topic, 0): 0})):
-            return True
-    except UsageError:
-        return False
+class Partition(NamedTuple):
+    """One partition as it is now.
+
+    `records`: how many offsets it keeps; on Kafka the ends of transactions have offsets, too. `last_ms`: the time of
+    the last record. Of an input topic `lag` is how many of its records no journal entry has, and `waiting_ms` how long
+    the oldest one of its shard has been waiting. `owner` is the shard's.
+    """
+
+    topic: str
+    partition: int
+    records: int
+    last_ms: int | None
+    lag: int | None
+    waiting_ms: int | None
+    owner: str | None
+
+
+def _age(ms: int | None) -> str:
+    return "" if ms is None else tables.duration(max(0, ms))
+
+
+def _owner(row: Partition) -> str:
+    return row.owner or ""
+
+
+PARTITIONS: Final = Listing[Partition](
+    schema="stocktrade.partition/1",
+    columns=(
+        Column("topic", "topic", lambda row: row.topic),
+        number("partition", "shard", lambda row: row.partition),
+        number("records", "records", lambda row: row.records),
+        Column(
+            "last",
+            "last",
+            lambda row: "" if row.last_ms is None else rfc3339(row.last_ms) or "",
+            lambda row: "" if row.last_ms is None else tables.clock(row.last_ms, newest_ms=_now_ms()),
+            rank=2,
+        ),
+        Column("lag", "lag", lambda row: "" if row.lag is None else str(row.lag), right=True),
+        Column(
+            "waiting_ms",
+            "waiting",
+            lambda row: "" if row.waiting_ms is None else str(row.waiting_ms),
+            lambda row: Text(_age(row.waiting_ms), tables.WAITING),
+            right=True,
+            rank=1,
+        ),
+        Column(
+            "owner", "owner", lambda row: row.owner or "", lambda row: tables.shown(row.owner or ""), folds=True, rank=3
+        ),
+    ),
+    document=lambda row: {
+        "topic": row.topic,
+        "partition": row.partition,
+        "records": row.records,
+        "last": None if row.last_ms is None else rfc3339(row.last_ms),
+        "lag": row.lag,
+        "waiting_ms": row.waiting_ms,
+        "owner": row.owner,
+    },
+    empty="no topics yet: the first `nse`, `buy` or `sell` makes them",
+)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def show(log: Log, *, form: Form, console: Console, out: TextIO, now_ms: int) -> ExitCode:
+    """List every partition of every topic, and how far the exchange is behind.
+
+    Raises:
+        UsageError: a topic is there with other settings.
+        Unavailable: the log cannot be reached.
+    """
+    write(PARTITIONS, partitions_of(log, now_ms), form, console=console, out=out)
+    return ExitCode.OK
+
+
+def partitions_of(log: Log, now_ms: int) -> list[Partition]:
+    """Every partition of the topics that are there."""
+    missing = set(log.missing_topics(topics.SPECS))
+    names = [spec.name for spec in topics.SPECS if spec.name not in missing]
+    if not names:
+        return []
+    shards = range(log.partitions())
+    places = [(name, shard) for name in names for shard in shards]
+    with closing(log.reader(dict.fromkeys(places, 0))) as reader:
+        starts, ends = reader.starts(), reader.ends()
+    last = {name: newest(log, name, shards, lambda tail: tail[-1].time_ms if tail else None) for name in names}
+    behind = {} if missing else backlogs(log, last_entries(log, shards), shards)
+    owners = log.owners()
+    found = []
+    for topic, shard in places:
+        lag = waiting_ms = None
+        backlog = behind.get(shard)
+        if topic in topics.INPUTS and not missing:
+            lag = 0 if backlog is None else backlog.counts[topic, shard]
+            waiting_ms = now_ms - backlog.oldest_ms if lag and backlog and backlog.oldest_ms is not None else None
+        count = ends[topic, shard] - starts.get((topic, shard), 0)
+        found.append(Partition(topic, shard, count, last[topic].get(shard), lag, waiting_ms, owners.get(shard)))
+    return found
+
+
+def checked_topic(name: str) -> str:
+    """A topic of the exchange.
+
+    Raises:
+        UsageError: it is none.
+    """
+    names = [spec.name for spec in topics.SPECS]
+    if name not in names:
+        raise UsageError(
+            f"no topic of the exchange is called {visible(name, 64)!r}", cause=f"there are {', '.join(names)}"
+        )
+    return name
+
+
+TAIL: Final = 10
+"""How many records of each partition are shown where nothing is said."""
+
+_PART_SHOWN: Final = 80
+POLL_S: Final = 0.25
+
+
+def tail(
+    log: Log,
+    topic: str,
+    *,
+    start: Point,
+    until: Point | None,
+    follow: bool,
+    as_json: bool,
+    out: TextIO,
+    stop: Callable[[], bool],
+) -> ExitCode:
+    """Print the records of a topic as they are, a line each, and then those that come.
+
+    Args:
+        log: the log.
+        topic: one of the exchange's.
+        start: where to begin in each partition.
+        until: where to end; None: at the present end, or, with `follow`, never.
+        follow: wait for what comes.
+        as_json: as `watch --json` writes them.
+        out: where lines go.
+        stop: whether a clean stop was asked for.
+
+    Raises:
+        Unavailable: the log cannot be read.
+    """
+    if topic in log.missing_topics(topics.SPECS):
+        return ExitCode.OK
+    shards = range(log.partitions())
+    with closing(log.reader({(topic, shard): None for shard in shards})) as reader:
+        ends = reader.ends()
+
+    def place_of(point: Point, at: TopicPartition) -> int:
+        return resolve(point, end=ends[at], offset_at=lambda ms: offset_of_time(log, *at, ms, end=ends[at]))
+
+    starts = {at: place_of(start, at) for at in ends}
+    stops = {at: place_of(until, at) for at in ends} if until is not None else None if follow else ends
+    with closing(log.reader(starts)) as reader, suppress(BrokenPipeError):
+        while not stop() and (stops is None or not reader.caught_up(stops)):
+            for record in reader.poll(POLL_S):
+                if stops is None or record.offset < stops[record.topic, record.partition]:
+                    out.write((json_line(record) if as_json else _line(record)) + "\n")
+            out.flush()
+    return ExitCode.OK
+
+
+def _line(record: Record) -> str:
+    if record.topic == topics.SNAPSHOTS and len(record.value or b"") > _PART_SHOWN:
+        part = f"{group_indian(len(record.value or b''))} bytes of a snapshot"
+        return record_line(row_of(record._replace(value=part.encode())))
+    return record_line(row_of(record))

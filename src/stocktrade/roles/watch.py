@@ -5,8 +5,6 @@ reads; every record of the range comes out once, also across a break of the conn
 topic reaches the output raw.
 """
 
-import base64
-import json
 import math
 import select
 import time
@@ -21,8 +19,9 @@ from rich.live import Live
 from stocktrade.domain.values import canonical_symbol, visible
 from stocktrade.errors import ExitCode, Unavailable, UsageError
 from stocktrade.flow import MAX_PENDING, MAX_SETTLED, WATCHED, Flow
-from stocktrade.ranges import END, START, Point, offset_of_time, parse_point, resolve, rfc3339
-from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, printable_json, record_line, settlement_line
+from stocktrade.ranges import END, START, Point, offset_of_time, parse_point, resolve
+from stocktrade.records import json_line, row_of
+from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, record_line, settlement_line
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Reader, Record, TopicPartition
 from stocktrade.transport.codec import decode_json
@@ -123,7 +122,7 @@ def run(
         elif settles:
             sink = _TradeLines(out, err, sieve, flow, now_ms)
         else:
-            sink = _Lines(out, err, sieve, lambda record: record_line(_row(record)))
+            sink = _Lines(out, err, sieve, lambda record: record_line(row_of(record)))
         with closing(sink), suppress(BrokenPipeError, KeyboardInterrupt):
             while not stop() and not sink.is_deaf():
                 sink.take(tail.poll(sink.patience_s()))
@@ -602,7 +601,7 @@ class _Screen:
         for record, live in seen:
             self._flow.feed(record, now_ms=now_ms, live=live)
             if self._sieve is not None:
-                self._records.extend([_row(chosen, RECORD_TEXT_LIMIT) for chosen in self._sieve.sift(record)])
+                self._records.extend([row_of(chosen, RECORD_TEXT_LIMIT) for chosen in self._sieve.sift(record)])
         self._ask()
         self._draw()
 
@@ -648,65 +647,3 @@ class _Screen:
             notices.append(self._news)
         records = None if self._sieve is None else list(self._records)
         return FlowView(self._flow, self._now_ms(), self._title, notices, records)
-
-
-# --- records as text -----------------------------------------------------------------------------------------
-
-
-def json_line(record: Record) -> str:
-    """A record as one line of JSON (`stocktrade.record/1`).
-
-    A value that is a JSON object stands in it as it is, number for number; any other bytes as {"base64": …}.
-    """
-    return (
-        f'{{"schema":"stocktrade.record/1","topic":{_json(record.topic)},"partition":{record.partition},'
-        f'"offset":{record.offset},"time":{_json(rfc3339(record.time_ms))},"key":{_json_bytes(record.key)},'
-        f'"headers":[{",".join([_json_header(name, value) for name, value in record.headers])}],'
-        f'"value":{_json_value(record.value)}}}'
-    )
-
-
-def _json(value: object) -> str:
-    return printable_json(json.dumps(value, ensure_ascii=False))
-
-
-def _json_bytes(value: bytes | None) -> str:
-    try:
-        return _json(None if value is None else value.decode())
-    except UnicodeDecodeError:
-        return _json_base64(value or b"")
-
-
-def _json_header(name: str, value: bytes) -> str:
-    return f'{{"key":{_json(name)},"value":{_json_bytes(value)}}}'
-
-
-def _json_base64(value: bytes) -> str:
-    return f'{{"base64":"{base64.b64encode(value).decode()}"}}'
-
-
-def _json_value(value: bytes | None) -> str:
-    if value is None:
-        return "null"
-    try:
-        fields = decode_json(value)
-        if b"NaN" in value or b"Infinity" in value:  # they pass the decoder and are no JSON
-            json.loads(value, parse_constant=_refuse)
-    except ValueError:
-        return _json_base64(value)
-    # An object that looks like our wrapping is wrapped itself.
-    plain = isinstance(fields, dict) and fields.keys() != {"base64"}
-    return printable_json(value.decode()) if plain else _json_base64(value)
-
-
-def _refuse(constant: str) -> object:
-    raise ValueError(constant)
-
-
-def _row(record: Record, limit: int | None = None) -> RecordRow:
-    most = None if limit is None else 4 * limit  # no character is longer than four bytes
-    key, value = ((part or b"")[:most].decode(errors="backslashreplace") for part in (record.key, record.value))
-    if record.topic == topics.DEAD_LETTERS:
-        why = dict(record.headers).get("__dlq.errors.message", b"")[:most].decode(errors="backslashreplace")
-        value = f"{why}: {value}"
-    return RecordRow(record.time_ms, str(record.position), key, value)
