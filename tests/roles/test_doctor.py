@@ -24,7 +24,7 @@ from conftest import HOW_TO_ENABLE, _do_without, _image_is_usable
 from kafka_container import HOST, free_port
 from kafka_listeners import ManyListeners
 from stocktrade import cli, settings
-from stocktrade.errors import ExitCode
+from stocktrade.errors import ExitCode, Unavailable
 from stocktrade.roles import doctor
 from stocktrade.roles.doctor import CHECKS, Case, Finding, Flags, State
 from stocktrade.shard import journal
@@ -427,6 +427,9 @@ def test_the_journal_is_told_with_its_rules_and_snapshot(
     trade(5, 20, to_the_end=False)
     findings = examined()
     assert "shard 0 at entry 27, 21 after the snapshot" in findings["journal"].found
+    # What a snapshot left behind whose writer died hides it from the first look.
+    log.append([NewRecord(topics.SNAPSHOTS, b"27:%d" % part, b"[]", 0) for part in range(20)])
+    assert examined()["journal"] == findings["journal"]
     assert findings["lag"] == Said("ok", "none: everything on the inputs is in the journal", None)
 
 
@@ -589,18 +592,30 @@ def drawn(home: Path, *, width: int, bootstrap_server: str | None = None) -> tup
 
 def test_on_a_terminal_a_command_that_mends_stands_whole_on_its_own_line(home: Path, log: Log) -> None:
     """However narrow the screen is; each check has its mark, and the last line says how it ended."""
-    code, lines = drawn(home, width=40)
+    code, lines = drawn(home, width=30)
     assert [line.strip() for line in lines if "stocktrade nse" in line] == ["stocktrade nse"]
     assert [line[0] for line in lines if line[:2].strip() and line[2:3] != " "] == [*"✓✓✓✓✓!✓✓✓", "✓"]
     assert (code, lines[-1]) == (ExitCode.OK, "✓ healthy, 1 warning")
-    code, lines = drawn(home, width=80, bootstrap_server="\x1b[2J")
+    code, lines = drawn(home, width=80, bootstrap_server="h")
     assert (code, lines[-1]) == (ExitCode.NO, "✗ 1 check failed")
-    assert CONTROLS.findall("\n".join(lines)) == []
     assert [line.split()[:2] for line in lines if line[:3] in ("✗ s", "- l")] == [
         ["✗", "settings"],
         ["-", "log"],
         ["-", "lag"],
     ]
+
+
+def test_the_name_of_a_folder_steers_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In none of the three forms."""
+    home = tmp_path / "\x1b[2J[red]\u202e"
+    monkeypatch.setenv(settings.HOME, str(home))
+    assert cli.run(["doctor"]) == 0
+    rows = capsys.readouterr().out.replace("\t", "")
+    assert cli.run(["doctor", "--json"]) == 0
+    assert CONTROLS.findall(rows + capsys.readouterr().out + "\n".join(drawn(home, width=200)[1])) == []
+    assert "\\x1b[2J[red]\\u202e" in rows
 
 
 # --- on Kafka --------------------------------------------------------------------------------------------------
@@ -648,6 +663,26 @@ def test_a_port_of_another_program_fails(examined: Examined, answer: bytes | Non
     assert findings["log"].found.startswith(error.replace("SERVER", server))
     assert "--bootstrap-server" in (findings["log"].hint or "")
     check_skipped(findings, *AFTER_THE_LOG, because_of="log")
+
+
+@pytest.mark.parametrize(
+    ("properties", "timeout"), [((), str(doctor.REQUEST_MS)), (("request.timeout.ms=8000",), "8000")], ids=["", "own"]
+)
+def test_a_broker_has_less_time_to_answer_than_usual_unless_the_user_says_so(
+    properties: tuple[str, ...], timeout: str
+) -> None:
+    """A log that goes away in between would otherwise hold the answer up for ten seconds."""
+    given: list[Mapping[str, str]] = []
+
+    def note(url: str, options: Mapping[str, str]) -> Log:
+        given.append(options)
+        raise Unavailable(url)
+
+    flags = Flags("127.0.0.1:1", None, properties)
+    with ExitStack() as stack:
+        findings = dict(doctor.examine(Case(flags, {}, cli._now_ms, lambda: None, stack, note)))
+    assert findings["log"] == Finding(State.FAILED, "kafka:127.0.0.1:1")
+    assert given == [{"request.timeout.ms": timeout}]
 
 
 @pytest.fixture(scope="module")

@@ -476,7 +476,7 @@ def _draw(name: str, finding: Finding, console: Console) -> None:
     console.print(grid)
     sentence, *commands = [visible(line, _LONGEST) for line in finding.hint.splitlines()] or [""]
     if sentence:
-        console.print(Padding(Text(sentence), (0, 0, 0, _INDENT)))
+        console.print(Padding(Text(sentence), (0, 0, 0, _INDENT), expand=False))
     for command in commands:
         # Whole, so that it can be pasted, however narrow the screen is.
         console.print(Text(f"{' ' * (_INDENT + 2)}{command}"), soft_wrap=True)
