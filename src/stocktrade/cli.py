@@ -78,6 +78,16 @@ PreventionOption = Annotated[
     str | None,
     typer.Option("--stp", metavar="KIND", help="Self-trade prevention: off, cancel-passive or cancel-active. [off]"),
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, with a line of names first.")]
+AtMoment = Annotated[
+    str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
+]
+Last = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="No more than the last N. [20]")]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")]
+Whose = Annotated[str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.")]
 Instruments = Annotated[
     str | None, typer.Option("--instruments", metavar="FILE", help="Ticks, lots, bands and caps, in TOML.")
 ]
@@ -285,10 +295,8 @@ def watch(
         list[str] | None,
         typer.Option("--only", metavar="KIND", help="orders, events, trades, shares, funds or dead; repeatable."),
     ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")] = None,
+    start: From = None,
+    until: Until = None,
     follow: Annotated[
         bool | None, typer.Option("--follow/--no-follow", help="Wait for what comes, or end with what is there.")
     ] = None,
@@ -327,43 +335,36 @@ def book(
     *,
     levels: Annotated[int, typer.Option("--levels", metavar="N", min=1, max=100_000, help="Prices of each side.")] = 5,
     orders: Annotated[bool, typer.Option("--orders", help="Every waiting order by itself.")] = False,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
-    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again whenever it changes, until Ctrl-C.")] = False,
+    at: AtMoment = None,
     bootstrap_server: Bootstrap = None,
     command_config: CommandConfig = None,
     command_property: CommandProperty = None,
     as_json: Json = False,
 ) -> ExitCode:
     """See who waits at which price, now or at any earlier moment: `stocktrade book SBI --at 5`."""
+    from stocktrade.listing import form_of  # noqa: PLC0415
     from stocktrade.roles import book as role  # noqa: PLC0415
     from stocktrade.roles.typed import checked_symbol  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
     moment = _moment(at)
     checked_symbol(symbol)
-    with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.run(
-            log,
-            symbol,
-            levels=levels,
-            orders=orders,
-            moment=moment,
-            as_json=as_json,
-            console=_console(),
-            out=sys.stdout,
-        )
-
-
-Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, with a line of names first.")]
-AtMoment = Annotated[
-    str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
-]
-Last = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="No more than the last N. [20]")]
-From = Annotated[
-    str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
-]
-Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")]
-Whose = Annotated[str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.")]
+    console = _console()
+    shown: dict[str, Any] = {
+        "levels": levels,
+        "form": form_of(console, as_json=as_json),
+        "console": console,
+        "out": sys.stdout,
+    }
+    options = (bootstrap_server, command_config, command_property)
+    if watch:
+        if orders or moment.is_past:
+            raise UsageError("--watch shows the levels as they are now", hint="leave --orders and --at out")
+        with stop_on_signals() as stop, _open(*options) as log:
+            return role.watch(log, symbol, stop=stop, **shown)
+    with _open(*options, reads=True) as log:
+        return role.run(log, symbol, orders=orders, moment=moment, **shown)
 
 
 @app.command(rich_help_panel="Watch")
@@ -696,6 +697,32 @@ def create(
         _name(log)
         _warn(log)
         return role.create(log, partitions=partitions, as_json=as_json, console=_console(), out=sys.stdout)
+
+
+@app.command(rich_help_panel="Log")
+def schema(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A topic, a message or a document: trades, stocktrade.trade/1."),
+    ] = None,
+    *,
+    as_asyncapi: Annotated[bool, typer.Option("--asyncapi", help="The topics as an AsyncAPI 3 document.")] = False,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+) -> ExitCode:
+    """Print the JSON Schema of every message on the topics and of every document that a command prints.
+
+    It connects to nothing; the options of the connection name the servers of the AsyncAPI document.
+    """
+    from stocktrade.roles import schema as role  # noqa: PLC0415
+    from stocktrade.settings import log_target  # noqa: PLC0415
+
+    if not as_asyncapi:
+        return role.run(name, out=sys.stdout)
+    if name is not None:
+        raise UsageError("--asyncapi is about all topics", hint="leave the name out")
+    return role.asyncapi(log_target(bootstrap_server, command_config, command_property or ()).url, out=sys.stdout)
 
 
 _dlq = typer.Typer(no_args_is_help=True)

@@ -120,7 +120,7 @@ def test_all_of_a_reason(letters: Run, capsys: pytest.CaptureFixture[str]) -> No
     """`--all` takes those that were not sent again, `--reason` some of them; a long one goes out whole."""
     said = letters("dlq", "redrive", "--all", "--reason", "TOO_LARGE", "--force", "--yes", "--json")
     (sent,) = [json.loads(line) for line in said.splitlines()]
-    assert (sent["from"], sent["to"], sent["sent"]) == ("dead-letters@0:2", "sell-offers@0:2", True)
+    assert (sent["origin"], sent["to"], sent["sent"]) == ("dead-letters@0:2", "sell-offers@0:2", True)
     with (
         connect(f"sqlite:{settings.home_folder()}") as log,
         closing(log.reader({(topics.SELL_OFFERS, 0): 2})) as reader,

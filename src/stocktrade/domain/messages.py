@@ -64,7 +64,8 @@ def _require_participant(text: str) -> str:
 
 
 _AS_NUMBER = PlainSerializer(float, return_type=float, when_used="json")
-_RUPEES_SCHEMA = {"type": "number", "multipleOf": 0.01}
+# Not multipleOf 0.01: no validator that counts in binary would let 885.05 pass.
+_RUPEES_SCHEMA = {"type": "number", "description": "rupees, with at most two decimals"}
 
 Identifier = Annotated[str, AfterValidator(_require_identifier)]
 Participant = Annotated[str, AfterValidator(_require_participant)]

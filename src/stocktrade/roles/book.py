@@ -1,34 +1,59 @@
-"""`book`: the market depth of a symbol, now or as of a moment, from snapshot and journal.
+"""`book`: the market depth of a symbol, now, as of a moment, or as it changes, from snapshot and journal.
 
 Invariant: it reads only; what it shows is the book of the exchange after one exchange sequence, and says which.
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import closing
-from typing import Final, TextIO
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from typing import Final, NamedTuple, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from stocktrade import tables
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES
-from stocktrade.domain.messages import JournalRecord
-from stocktrade.domain.values import canonical_symbol, decimal_rupees, group_indian, rupees_in_table
-from stocktrade.errors import ExitCode, StocktradeError, UsageError
-from stocktrade.ranges import Moment
+from stocktrade.domain.messages import JournalRecord, Trade
+from stocktrade.domain.values import (
+    canonical_symbol,
+    decimal_rupees,
+    group_indian,
+    paise_from_rupees,
+    rupees_in_table,
+    visible,
+)
+from stocktrade.errors import ExitCode, StocktradeError, Unavailable, UsageError
+from stocktrade.listing import Form, json_line
+from stocktrade.ranges import NOW, Moment
 from stocktrade.roles.typed import checked_symbol
 from stocktrade.shard.history import Replica, replica_from_snapshot, rerun, rules_in, snapshots_of, to_the_end
 from stocktrade.shard.journal import decode_entry
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Record
-from stocktrade.transport.codec import key_of_symbol
+from stocktrade.transport.base import Log, Reader, Record
+from stocktrade.transport.codec import decode_message, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
+from stocktrade.views.follow import last_not_after
+from stocktrade.views.messages import seq_of_trade, traded
 
 MAX_LEVELS: Final = 100_000
+
+SEARCHED: Final = 20_000
+"""How many trades of a shard are looked through for a symbol's last price, newest first."""
+
+WINDOW: Final = 1_000
+"""So many at a time."""
+
+REDRAW_S: Final = 0.1
+POLL_S: Final = 0.25
+"""How long one wait for records lasts at most: a stop that was asked for is noticed then."""
+
+RETRY_S: Final = 1.0
 
 
 class NotKept(StocktradeError):
@@ -37,7 +62,7 @@ class NotKept(StocktradeError):
     exit_code = ExitCode.NO
 
 
-def exchange_at(log: Log, shard: int, moment: Moment) -> Exchange:
+def replica_at(log: Log, shard: int, moment: Moment) -> Replica:
     """The exchange of a shard as it was at a moment.
 
     Raises:
@@ -50,7 +75,7 @@ def exchange_at(log: Log, shard: int, moment: Moment) -> Exchange:
     if first is None:
         if moment.seq:
             raise _beyond(0)
-        return Exchange(RULES)
+        return Replica(shard, RULES)
     replica = _nearest(log, shard, decode_entry(first), first, moment)
     with closing(log.reader({(topics.JOURNAL, shard): replica.offset + 1})) as reader:
         for record in to_the_end(reader):
@@ -58,11 +83,12 @@ def exchange_at(log: Log, shard: int, moment: Moment) -> Exchange:
             if entry is None:
                 continue
             if _ends_in(entry, moment):
-                return _within(replica, entry, moment)
+                _go_on_within(replica, entry, moment)
+                return replica
             replica.take(entry, record)
     if moment.seq is not None and moment.seq > replica.exchange.seq:
         raise _beyond(replica.exchange.seq)
-    return replica.exchange
+    return replica
 
 
 def _nearest(log: Log, shard: int, entry: JournalRecord, first: Record, moment: Moment) -> Replica:
@@ -88,20 +114,18 @@ def _ends_in(entry: JournalRecord, moment: Moment) -> bool:
     return moment.time_ms is not None and any(line.time_ms > moment.time_ms for line in orders)
 
 
-def _within(replica: Replica, entry: JournalRecord, moment: Moment) -> Exchange:
+def _go_on_within(replica: Replica, entry: JournalRecord, moment: Moment) -> None:
     """Put those orders of an entry through the exchange that came before the moment."""
-    exchange = replica.exchange
     orders = [line for line in entry.inputs if line.kind == "order"]
     if moment.seq is not None:
-        count = moment.seq - exchange.seq
+        count = moment.seq - replica.exchange.seq
     else:
         assert moment.time_ms is not None
         times = [line.time_ms for line in orders]
         count = next(place for place, time_ms in enumerate(times) if time_ms > moment.time_ms)
     before = entry.model_copy(update={"inputs": orders[:count]})
-    for _ in rerun(exchange, replica.shard, before):
+    for _ in rerun(replica.exchange, replica.shard, before):
         pass
-    return exchange
 
 
 def _beyond(seq: int) -> UsageError:
@@ -112,6 +136,21 @@ def _beyond(seq: int) -> UsageError:
     )
 
 
+class Depth(NamedTuple):
+    """The market depth of a symbol after an exchange sequence; each level is price (None: any), quantity, orders."""
+
+    symbol: str
+    shard: int
+    seq: int
+    last: int | None
+    bids: list[list[int | None]]
+    asks: list[list[int | None]]
+
+    def is_as(self, other: "Depth | None") -> bool:
+        """Whether nobody would see a difference but in the sequence."""
+        return other is not None and other._replace(seq=self.seq) == self
+
+
 def run(
     log: Log,
     symbol: str,
@@ -119,7 +158,7 @@ def run(
     levels: int,
     orders: bool,
     moment: Moment,
-    as_json: bool,
+    form: Form,
     console: Console,
     out: TextIO,
 ) -> ExitCode:
@@ -131,49 +170,172 @@ def run(
         levels: how many price levels of each side.
         orders: every order by itself instead of levels.
         moment: as of when.
-        as_json: one JSON document.
-        console: where a table for people goes, if it is a terminal.
+        form: a table, TSV or JSON.
+        console: where a table for people goes.
         out: where anything else goes.
 
     Raises:
         UsageError: no symbol, or a moment that has not come.
         NotKept: the journal does not go back so far.
     """
+    canonical, shard = _place(log, symbol)
+    if topics.JOURNAL in log.missing_topics(topics.SPECS):
+        replica = Replica(shard, RULES)
+    else:
+        replica = replica_at(log, shard, moment)
+    exchange = replica.exchange
+    if orders:
+        _tell_orders(exchange, canonical, form=form, console=console, out=out)
+        return ExitCode.OK
+    last = last_price(log, shard, canonical, exchange.seq if moment.is_past else None)
+    _tell(Depth(canonical, shard, exchange.seq, last, *exchange.depth(canonical, levels)), form, console, out)
+    return ExitCode.OK
+
+
+def watch(
+    log: Log,
+    symbol: str,
+    *,
+    levels: int,
+    form: Form,
+    console: Console,
+    out: TextIO,
+    stop: Callable[[], bool],
+) -> ExitCode:
+    """Show the book of a symbol, and again whenever it has changed, until `stop` says so.
+
+    On a terminal it is drawn in place, at most every REDRAW_S; for programs each state is a block of rows with an empty
+    line after it, or a JSON object. Where the log goes away it is waited for. The arguments are as those of `run`.
+
+    Raises:
+        UsageError: no symbol.
+        Unavailable: the log cannot be read when watching begins; later, it is tried again.
+    """
+    canonical, shard = _place(log, symbol)
+    log.ensure_topics(topics.SPECS)
+    replica = replica_at(log, shard, NOW)
+    last = last_price(log, shard, canonical, None)
+    shown: Depth | None = None
+    news = ""
+    on_screen = form is Form.TABLE and console.file.isatty()
+    with ExitStack() as opened, suppress(BrokenPipeError, KeyboardInterrupt):
+        live = None
+        if on_screen:
+            live = opened.enter_context(Live(console=console, screen=True, auto_refresh=False))
+        reader: Reader | None = log.reader({(topics.JOURNAL, shard): replica.offset + 1})
+        drawn_at = -REDRAW_S
+        while not stop():
+            depth = Depth(canonical, shard, replica.exchange.seq, last, *replica.exchange.depth(canonical, levels))
+            if not depth.is_as(shown) or news:
+                if live is None:
+                    if not depth.is_as(shown):
+                        _tell(depth, form, console, out)
+                        out.write("\n" if form is Form.TSV else "")
+                        out.flush()
+                    if news:
+                        sys.stderr.write(f"{news}\n")
+                    shown, news = depth, ""
+                elif time.monotonic() - drawn_at >= REDRAW_S:
+                    live.update(Group(*_drawing(depth), Text(news, tables.WAITING)), refresh=True)
+                    shown, drawn_at, news = depth, time.monotonic(), ""
+            try:
+                if reader is None:
+                    time.sleep(RETRY_S)
+                    reader = log.reader({(topics.JOURNAL, shard): replica.offset + 1})
+                    news = "the log is back"
+                records = reader.poll(REDRAW_S if live is not None else POLL_S)
+            except Unavailable as error:
+                if reader is not None:
+                    news = f"{visible(error.what, 200)}; trying again"
+                    reader.close()
+                reader = None
+                continue
+            for record in records:
+                last = _taken(replica, record, canonical, last)
+        if reader is not None:
+            reader.close()
+    if on_screen and shown is not None:
+        _tell(shown, form, console, out)  # what was seen last stays
+    return ExitCode.OK
+
+
+def _taken(replica: Replica, record: Record, symbol: str, last: int | None) -> int | None:
+    """Take the next record of the journal; the last price after it."""
+    entry = replica.entry_of(record)
+    if entry is None:
+        return last
+    key = key_of_symbol(symbol)
+    for output in replica.take(entry, record):
+        if output.topic == topics.TRADES and output.key == key:
+            trade = decode_message(Trade, output.value)
+            last = paise_from_rupees(trade.price_per_unit)
+    return last
+
+
+def _place(log: Log, symbol: str) -> tuple[str, int]:
     canonical = canonical_symbol(checked_symbol(symbol))
     assert canonical is not None
-    shard = partition_for(key_of_symbol(canonical), log.partitions())
-    exchange = exchange_at(log, shard, moment)
-    if orders:
-        _tell_orders(exchange, canonical, as_json=as_json, console=console, out=out)
-        return ExitCode.OK
-    bids, asks = exchange.depth(canonical, levels)
-    if as_json:
+    return canonical, partition_for(key_of_symbol(canonical), log.partitions())
+
+
+def last_price(log: Log, shard: int, symbol: str, seq: int | None) -> int | None:
+    """The price of a symbol's last trade, in paise; None if there is none among the last SEARCHED of its shard.
+
+    Args:
+        log: the log.
+        shard: that of the symbol.
+        symbol: canonical.
+        seq: no trade of a later exchange sequence; None: any.
+    """
+    at = (topics.TRADES, shard)
+    if topics.TRADES in log.missing_topics(topics.SPECS):
+        return None
+    with closing(log.reader({at: None})) as reader:
+        end = reader.ends()[at]
+    if seq is not None:
+        newest = last_not_after(log, at, seq, seq_of_trade)
+        end = 0 if newest is None else newest.offset + 1
+    first = end
+    while first > max(0, end - SEARCHED):
+        upto, first = first, max(0, first - WINDOW)
+        price = None
+        with closing(log.reader({at: first})) as reader:
+            while reader.position(*at) < upto and (records := reader.poll(1.0)):
+                found = [traded(record) for record in records if record.offset < upto]
+                prices = [trade.price for trade in found if trade is not None and trade.symbol == symbol]
+                price = prices[-1] if prices else price
+        if price is not None:
+            return price
+    return None
+
+
+def _tell(depth: Depth, form: Form, console: Console, out: TextIO) -> None:
+    if form is Form.JSON:
         document = {
-            "schema": "stocktrade.book/1",
-            "stock_symbol": canonical,
-            "shard": shard,
-            "seq": exchange.seq,
-            "bids": [_level(level) for level in bids],
-            "asks": [_level(level) for level in asks],
+            "stock_symbol": depth.symbol,
+            "shard": depth.shard,
+            "seq": depth.seq,
+            "last_price_paise": depth.last,
+            "bids": [_level(level) for level in depth.bids],
+            "asks": [_level(level) for level in depth.asks],
         }
-        out.write(json.dumps(document, ensure_ascii=False) + "\n")
-    elif console.is_terminal:
-        _draw(canonical, exchange.seq, bids, asks, console)
+        out.write(json_line("stocktrade.book/1", document))
+    elif form is Form.TABLE:
+        console.print(*_drawing(depth), sep="\n")
     else:
-        for side, found in (("BUY", bids), ("SELL", asks)):
+        for side, found in (("BUY", depth.bids), ("SELL", depth.asks)):
             for price, quantity, count in found:
                 cells = (side, "" if price is None else decimal_rupees(price), str(quantity), str(count))
                 out.write(tables.tsv(cells) + "\n")
-    return ExitCode.OK
 
 
 def _level(level: Sequence[int | None]) -> dict[str, int | None]:
     return dict(zip(("price_paise", "quantity", "orders"), level, strict=True))
 
 
-def _tell_orders(exchange: Exchange, symbol: str, *, as_json: bool, console: Console, out: TextIO) -> None:
+def _tell_orders(exchange: Exchange, symbol: str, *, form: Form, console: Console, out: TextIO) -> None:
     for order in exchange.resting(symbol):
-        if as_json:
+        if form is Form.JSON:
             document = {
                 "schema": "stocktrade.resting/1",
                 "stock_symbol": symbol,
@@ -188,7 +350,7 @@ def _tell_orders(exchange: Exchange, symbol: str, *, as_json: bool, console: Con
             continue
         price = "" if order.price is None else decimal_rupees(order.price)
         cells = (order.side, price, str(order.leaves), order.participant, order.order_id, str(order.seq))
-        if console.is_terminal:
+        if form is Form.TABLE:
             shown = Text(
                 "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, (4, 12, 10, 12, 0, 0), strict=True))
             )
@@ -198,25 +360,26 @@ def _tell_orders(exchange: Exchange, symbol: str, *, as_json: bool, console: Con
             out.write(tables.tsv(cells) + "\n")
 
 
-def _draw(
-    symbol: str, seq: int, bids: Sequence[Sequence[int | None]], asks: Sequence[Sequence[int | None]], console: Console
-) -> None:
-    console.print(
-        Text.assemble(("Market depth  ", "bold"), symbol, (f"  after sequence {group_indian(seq)}", tables.FAINT))
+def _drawing(depth: Depth) -> list[RenderableType]:
+    last = "no trade yet" if depth.last is None else f"last {rupees_in_table(depth.last)}"
+    head = Text.assemble(
+        ("Market depth  ", "bold"),
+        depth.symbol,
+        f"  {last}",
+        (f"  after sequence {group_indian(depth.seq)}", tables.FAINT),
     )
-    if not bids and not asks:
-        console.print(Text("nobody waits", tables.FAINT))
-        return
+    if not depth.bids and not depth.asks:
+        return [head, Text("nobody waits", tables.FAINT)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head, style in (("orders", tables.BUY), ("qty", tables.BUY), ("bid", tables.BUY)):
-        table.add_column(head, justify="right", style=style, no_wrap=True)
-    for head in ("offer", "qty", "orders"):
-        table.add_column(head, justify="right", style=tables.SELL, no_wrap=True)
-    for place in range(max(len(bids), len(asks))):
-        left = _cells(bids[place])[::-1] if place < len(bids) else ("", "", "")
-        right = _cells(asks[place]) if place < len(asks) else ("", "", "")
+    for name in ("orders", "qty", "bid"):
+        table.add_column(name, justify="right", style=tables.BUY, no_wrap=True)
+    for name in ("offer", "qty", "orders"):
+        table.add_column(name, justify="right", style=tables.SELL, no_wrap=True)
+    for place in range(max(len(depth.bids), len(depth.asks))):
+        left = _cells(depth.bids[place])[::-1] if place < len(depth.bids) else ("", "", "")
+        right = _cells(depth.asks[place]) if place < len(depth.asks) else ("", "", "")
         table.add_row(*left, *right)
-    console.print(table)
+    return [head, table]
 
 
 def _cells(level: Sequence[int | None]) -> tuple[str, str, str]:

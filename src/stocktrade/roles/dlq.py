@@ -207,7 +207,7 @@ def redrive(
         times = letter.times + 1
         if as_json:
             fields: dict[str, Any] = {
-                "from": str(letter.record.position),
+                "origin": str(letter.record.position),
                 "to": None if position is None else str(position),
                 "topic": record.topic,
                 "times": times,

@@ -14,7 +14,7 @@ from stocktrade.shard.history import fits, snapshots_of
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Record, TopicPartition
 from stocktrade.views.follow import Taken, View, is_there, last_not_after
-from stocktrade.views.messages import traded
+from stocktrade.views.messages import seq_of_trade, traded
 from stocktrade.views.store import Place, print_of
 
 _CAPTURES: Final = (1, 2)
@@ -50,7 +50,7 @@ class Accounts(View):
                 rows = stored.rows(manifest) if fits(log, manifest) else None
                 if rows is None or rows[0][:2] not in [["exchange", known] for known in _CAPTURES]:
                     continue
-                last = last_not_after(log, (topics.TRADES, shard), manifest.seq, _seq_of)
+                last = last_not_after(log, (topics.TRADES, shard), manifest.seq, seq_of_trade)
                 if last is not None:
                     moved: dict[tuple[str, str], int] = {}
                     for tag, *row in rows:
@@ -117,8 +117,3 @@ class Accounts(View):
 
 _LAST_NUMBER: Final = 2**62
 """More than any number that a trade has within its sequence."""
-
-
-def _seq_of(record: Record) -> int | None:
-    trade = traded(record)
-    return None if trade is None else trade.seq

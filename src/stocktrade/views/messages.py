@@ -69,6 +69,12 @@ def traded(record: Record) -> Traded | None:
     return trade if trade.trade_id == name else None
 
 
+def seq_of_trade(record: Record) -> int | None:
+    """The exchange sequence of the trade in a record of `trades`."""
+    trade = traded(record)
+    return None if trade is None else trade.seq
+
+
 class Told(NamedTuple):
     """An order event. `price` is in paise; `target` and `cancelled_by` are "" where there is none."""
 

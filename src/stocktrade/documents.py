@@ -1,0 +1,377 @@
+"""What the commands print with `--json`: the shape of every document, by the name in its field `schema`.
+
+Invariant: money is whole paise, a time is RFC 3339 in UTC, an id is whole; a field that may be missing says so. A
+document gets a new number when a field of it changes its meaning or goes away, not when one is added.
+"""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stocktrade.domain.values import Side
+
+DOCUMENTS: Final[dict[str, type[BaseModel]]] = {}
+"""The model of each document by its name, as `stocktrade.order/1`."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    def __init_subclass__(cls, named: str | None = None) -> None:
+        super().__init_subclass__()
+        if named is not None:
+            DOCUMENTS[f"stocktrade.{named}/1"] = cls
+
+
+class ErrorDocument(_Document, named="error"):
+    """What went wrong, on stderr."""
+
+    error: str
+    cause: str | None
+    hint: str | None
+    exit_code: int
+
+
+class RecordDocument(_Document, named="record"):
+    """`watch` and `topics tail`: a record as it stands; bytes that are no text, or no JSON object, as base64."""
+
+    topic: str
+    partition: int
+    offset: int
+    time: str | None
+    key: str | dict[str, str] | None
+    headers: list[dict[str, Any]]
+    value: dict[str, Any] | None
+
+
+class OrderTrade(_Document):
+    """A trade of an order that was sent."""
+
+    trade_id: str
+    quantity: int
+    price_paise: int
+
+
+class OrderDocument(_Document, named="order"):
+    """`buy` and `sell`: how far the order had come when the command ended."""
+
+    order_id: str
+    side: Side
+    participant: str
+    stock_symbol: str
+    quantity: int
+    price_paise: int | None
+    position: str
+    state: str
+    seq: int | None
+    reason: str | None
+    detail: str | None
+    first_status: str | None
+    time_in_force: str
+    filled_quantity: int
+    cancelled_quantity: int
+    amount_paise: int
+    settled: bool
+    exchange_running: bool
+    trades: list[OrderTrade]
+
+
+class AmendmentDocument(_Document, named="amendment"):
+    """`cancel` and `replace`: what came of it."""
+
+    order_id: str
+    action: Literal["cancel", "replace"]
+    target_order_id: str
+    participant: str
+    stock_symbol: str
+    position: str
+    state: str
+    seq: int | None
+    reason: str | None
+    detail: str | None
+    filled_quantity: int
+    leaves_quantity: int
+    cancelled_quantity: int
+    exchange_running: bool
+
+
+class NseDocument(_Document, named="nse"):
+    """`nse`: something that the exchange did; which of the other fields there are depends on `event`."""
+
+    event: Literal[
+        "owns",
+        "gave-up",
+        "waits-for-the-log",
+        "log-is-back",
+        "held-back",
+        "goes-on",
+        "stands-by",
+        "dead-letter",
+        "trade",
+        "rejected",
+        "cancelled",
+        "replaced",
+        "stopped",
+    ]
+    log: str = ""
+    pid: int = 0
+    shard: int = 0
+    epoch: int = 0
+    from_snapshot: bool = False
+    inputs_replayed: int = 0
+    ignored_entries: int = 0
+    seconds: float = 0
+    rewritten: int = 0
+    owner: str = ""
+    error: str = ""
+    topic: str = ""
+    partition: int = 0
+    reason: str | None = None
+    source: str = ""
+    order_id: str = ""
+    trade_id: str = ""
+    stock_symbol: str = ""
+    quantity: int = 0
+    price_paise: int | None = None
+    buyer: str = ""
+    seller: str = ""
+    seq: int = 0
+
+
+class BookLevel(_Document):
+    """A price of the book; a price of null is any price."""
+
+    price_paise: int | None
+    quantity: int
+    orders: int
+
+
+class BookDocument(_Document, named="book"):
+    """`book`: the market depth of a symbol after an exchange sequence; the price served first comes first."""
+
+    stock_symbol: str
+    shard: int
+    seq: int
+    last_price_paise: int | None = None
+    bids: list[BookLevel]
+    asks: list[BookLevel]
+
+
+class RestingDocument(_Document, named="resting"):
+    """`book --orders`: an order that waits; the one served first comes first."""
+
+    stock_symbol: str
+    side: Side
+    price_paise: int | None
+    quantity: int
+    participant: str
+    order_id: str
+    seq: int
+
+
+class OrderStateDocument(_Document, named="order-state"):
+    """`orders`: an order with how far it has come."""
+
+    order_id: str
+    participant: str
+    side: Side
+    stock_symbol: str
+    price_paise: int | None
+    quantity: int
+    filled_quantity: int
+    leaves_quantity: int
+    cancelled_quantity: int
+    state: Literal["open", "partly filled", "filled", "cancelled", "rejected"]
+    reason: str | None
+    time: str | None
+    shard: int
+    seq: int
+    source: str
+
+
+class StepDocument(_Document, named="step"):
+    """`orders show`: something that happened to the order, and the record that says so."""
+
+    time: str | None
+    after_ms: int | None
+    what: str
+    text: str
+    position: str
+
+
+class TradeDocument(_Document, named="trade"):
+    """`trades`: a trade."""
+
+    trade_id: str
+    time: str | None
+    stock_symbol: str
+    quantity: int
+    price_paise: int
+    amount_paise: int
+    buyer: str
+    buy_order_id: str
+    seller: str
+    sell_order_id: str
+    maker: Side
+    shard: int
+    seq: int
+    position: str
+
+
+class HoldingDocument(_Document, named="holding"):
+    """`holdings`: shares that a participant has; below zero, owes."""
+
+    participant: str
+    stock_symbol: str
+    quantity: int
+
+
+class FundsDocument(_Document, named="funds"):
+    """`funds`: rupees that a participant has; below zero, owes."""
+
+    participant: str
+    balance_paise: int
+
+
+class StatementLineDocument(_Document, named="statement-line"):
+    """`funds --statement`: what a trade moved on the account, and the balance after it."""
+
+    participant: str
+    time: str | None
+    trade_id: str
+    side: Side
+    stock_symbol: str
+    quantity: int
+    price_paise: int
+    amount_paise: int
+    balance_paise: int
+
+
+class AuditHead(_Document):
+    """The last entry of a shard's journal."""
+
+    shard: int
+    entry: int
+    digest: str
+    seq: int
+
+
+class AuditFinding(_Document):
+    """A record that breaks a rule."""
+
+    where: str
+    what: str
+
+
+class AuditRule(_Document):
+    """A rule, and what came of it."""
+
+    rule: str
+    meaning: str
+    state: Literal["ok", "broken", "unchecked"]
+    checked: int
+    broken: int
+    unchecked: int
+    why_unchecked: str = ""
+    findings: list[AuditFinding]
+
+
+class AuditDocument(_Document, named="audit"):
+    """`audit`: every rule."""
+
+    log: str
+    clean: bool
+    inputs: int
+    trades: int
+    waiting: int
+    ignored_entries: int
+    redelivered: int
+    heads: list[AuditHead]
+    rules: list[AuditRule]
+
+
+class ComparisonDocument(_Document, named="comparison"):
+    """`replay --log --compare`: whether the topics hold what the replay gives."""
+
+    equal: bool
+    compared: int
+    first_difference: str = ""
+
+
+class MadeTopic(_Document):
+    """A topic that was made, or was there."""
+
+    topic: str
+    partitions: int
+    state: Literal["made", "there"]
+
+
+class TopicsDocument(_Document, named="topics"):
+    """`topics create`."""
+
+    log: str
+    topics: list[MadeTopic]
+
+
+class PartitionDocument(_Document, named="partition"):
+    """`topics`: a partition; `lag` is null on topics that the exchange does not read."""
+
+    topic: str
+    partition: int
+    records: int
+    last: str | None
+    lag: int | None
+    waiting_ms: int | None
+    owner: str | None
+
+
+class DeadLetterDocument(_Document, named="dead-letter"):
+    """`dlq list` and `dlq show`: a dead letter; `now` is what `show` says the exchange would make of it."""
+
+    position: str
+    time: str | None
+    input: str | None
+    reason: str
+    detail: str
+    redriven: int
+    again: str | None
+    record: dict[str, Any]
+    now: str = ""
+
+
+class RedrivenDocument(_Document, named="redriven"):
+    """`dlq redrive`: what was sent again, or would be."""
+
+    origin: str
+    to: str | None
+    topic: str
+    times: int
+    sent: bool
+
+
+class DoctorCheck(_Document):
+    """A check, and what to do about it."""
+
+    check: str
+    state: Literal["ok", "warning", "failed", "skipped"]
+    found: str
+    hint: str | None
+
+
+class DoctorDocument(_Document, named="doctor"):
+    """`doctor`: every check."""
+
+    healthy: bool
+    checks: list[DoctorCheck]
+
+
+def json_schema_of(name: str) -> dict[str, Any]:
+    """The JSON Schema of a document.
+
+    Raises:
+        KeyError: there is no document of that name.
+    """
+    schema = DOCUMENTS[name].model_json_schema()
+    schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
+    schema["required"] = ["schema", *schema.get("required", [])]
+    return schema
