@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check simulate kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check docs simulate kill-test fault-test kafka-soak bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -18,6 +18,9 @@ check: $(INSTALLED)  ## lint, types, architecture and the fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not slow and not kafka"
+
+docs: $(INSTALLED)  ## the pages that are made from the program
+	$(BIN)/python docs/reference.py
 
 simulate: $(INSTALLED)  ## 10,000 seeded runs on a log that models Kafka's ugly parts
 	$(BIN)/python tests/simulation/run.py --runs 10000

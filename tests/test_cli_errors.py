@@ -117,6 +117,8 @@ WRONG: Final = [
     *(Wrong(("orders", "show", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
     Wrong(("funds", "--statement"), "--statement needs a participant"),
     Wrong(("funds", "-n", "5"), "choose lines of a --statement"),
+    Wrong(("book", "SBI", "--watch", "--at=5"), "--watch shows the levels as they are now"),
+    Wrong(("book", "SBI", "--watch", "--orders"), "--watch shows the levels as they are now"),
     Wrong(("cancel",), "Missing argument"),
     *(Wrong(("cancel", name), "invalid order id") for name in NAMES if name and not name.startswith("-")),
     Wrong(("cancel", "B-1", "--as=NSE"), "invalid participant"),

@@ -21,6 +21,7 @@ import json
 import os
 import pty
 import re
+import runpy
 import select
 import shlex
 import shutil
@@ -325,6 +326,12 @@ def test_the_way_documents_are_compared_finds_a_difference() -> None:
     assert in_order(shown, lines_of("09:15:00 T0-2-1 100 SBI\nmore\n✓ settled 1 ms")) is None
     assert in_order(shown, lines_of("✓ settled 1 ms\n09:15:00 T0-2-1 100 SBI")) == "✓ settled DURATION"
     assert shown != lines_of("09:15:00  T0-2-1  101 SBI\n✓ settled 27 ms")
+
+
+def test_the_reference_is_that_of_the_commands() -> None:
+    """`make docs` would change nothing."""
+    made = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+    assert (ROOT / "docs" / "commands.md").read_text() == made["page"]()
 
 
 # --- examples of messages --------------------------------------------------------------------------------------

@@ -282,3 +282,40 @@ def test_the_newest_rows_are_the_last() -> None:
             known.feed(record, now_ms=T0, live=True)
     assert [row.trade_id for row in known.recent(3)] == ["T0-2-1", "T0-3-1", "T0-4-1"]
     assert known.recent(0) == []
+
+
+def test_what_was_not_answered_yet_is_the_lag() -> None:
+    """An input that was seen counts until its answer, or that of a later one on its partition, is seen."""
+    order = b'{"order_id":"B","buyer":"HDFC","stock_symbol":"SBI","quantity":1}'
+    inputs = [Record("buy-orders", shard, i, i, T0, None, order, ()) for shard in (0, 1) for i in range(3)]
+    known = fed(inputs)
+    assert (known.lag("buy-orders"), known.lag("sell-offers")) == (6, 0)
+    for source, left in (("buy-orders@0:0", 5), ("buy-orders@1:2", 2), ("buy-orders@0:2", 0), ("buy-orders@0:1", 0)):
+        made = encode_facts([outcome(Status.ACCEPTED)], 0, source, T0)
+        for record in made:
+            known.feed(Record(record.topic, 0, 9, 9, T0, None, record.value, ()), now_ms=T0, live=True)
+        assert known.lag("buy-orders") == left
+    headers = (("topic", b"buy-orders"), ("partition", b"1"), ("offset", b"3"))
+    known.feed(inputs[-1]._replace(offset=3, value=b"?"), now_ms=T0, live=True)
+    assert known.lag("buy-orders") == 1
+    letter = Record("dead-letters", 1, 0, 0, T0, None, b"?", tuple((f"__dlq.errors.{n}", v) for n, v in headers))
+    known.feed(letter, now_ms=T0, live=True)
+    assert known.lag("buy-orders") == 0
+
+
+@pytest.mark.parametrize(
+    "source", ["", "x", "buy-orders", "buy-orders@", "buy-orders@x:1", "buy-orders@0:-1", "trades@0:1"]
+)
+def test_a_strange_source_says_nothing_of_the_lag(source: str) -> None:
+    """An answer whose source is no place on an input topic is passed over."""
+    known = fed([Record("buy-orders", 0, 0, 0, T0, None, b"{}", ())])
+    made = encode_facts([outcome(Status.ACCEPTED)], 0, source, T0)
+    for record in made:
+        known.feed(Record(record.topic, 0, 9, 9, T0, None, record.value, ()), now_ms=T0, live=True)
+    assert known.lag("buy-orders") == 1
+
+
+def test_without_the_answers_nobody_knows_the_lag() -> None:
+    known = Flow(answers=False)
+    known.feed(Record("buy-orders", 0, 0, 0, T0, None, b"{}", ()), now_ms=T0, live=True)
+    assert known.lag("buy-orders") == 0

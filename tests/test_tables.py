@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from stocktrade import tables
 from stocktrade.core.clearing import novate
 from stocktrade.core.ledger import Ledger
-from stocktrade.domain.facts import Match, Reason, Status
+from stocktrade.domain.facts import Match, Outcome, Reason, Status
 from stocktrade.domain.values import MAX_PRICE, MAX_QUANTITY, Paise, group_indian, rupees_in_table
 from stocktrade.flow import Flow, Quote, Refusal, Row
 from stocktrade.tables import FlowView, RecordRow, SettlementTable, ShardStart, SumsTable
@@ -95,7 +95,26 @@ def the_seeds_flow() -> Flow:
     known.feed(Record(topics.SELL_OFFERS, 0, 0, 0, T0, b"", offer, ()), now_ms=T0, live=True)
     for new in encode_facts([match], 0, "sell-offers@0:0", T0):
         known.feed(Record(new.topic, 0, 0, 0, T0, new.key, new.value, ()), now_ms=T0 + 18, live=True)
+    for seq, source in enumerate(("buy-orders@0:0", "sell-offers@0:0"), 1):
+        said = Outcome(seq, "BUY", f"O-{seq}", "HDFC", "SBI", Status.ACCEPTED, None, "", 100, Paise(88_500), 0, 0)
+        for new in encode_facts([said], 0, source, T0):
+            known.feed(Record(new.topic, 0, seq, 0, T0, new.key, new.value, ()), now_ms=T0 + 18, live=True)
     return known
+
+
+def test_what_waits_stands_beside_its_topic() -> None:
+    """The lag of an input topic is in its line of the picture, and the other lines keep their columns."""
+    known = the_seeds_flow()
+    order = b'{"order_id":"O-3","buyer":"HDFC","stock_symbol":"SBI","quantity":100,"price_per_unit":885.0}'
+    for offset in range(1, 13):
+        known.feed(Record(topics.BUY_ORDERS, 0, offset, 0, T0, b"", order, ()), now_ms=T0, live=False)
+    for width in (60, 80, 120, 200):
+        lines = drawn(FlowView(known, T0 + 18), width).split("\n")
+        (bids,) = [line for line in lines if "buy-orders" in line]
+        assert " 13 " in bids
+        assert " lag 12 " in bids
+        assert {len(line) for line in lines if "│" in line} == {len(bids)}
+        assert [line for line in lines if "lag" in line] == [bids]
 
 
 # --- golden ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Names and ids are kept as they were sent (shortened when nobody's name is that l
 them safe for a screen.
 """
 
+import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from stocktrade.domain.facts import Status
 from stocktrade.domain.messages import CashMovement, DematTransfer, OrderEvent, Trade
 from stocktrade.domain.values import MAX_PRICE, MAX_QUANTITY, Paise, Side, canonical_symbol
 from stocktrade.transport import topics
-from stocktrade.transport.base import Record
+from stocktrade.transport.base import Record, TopicPartition
 from stocktrade.transport.codec import Dead, decode_input, decode_message, leg_id
 
 WATCHED: Final = (
@@ -43,6 +44,11 @@ MAX_SYMBOLS: Final = 5_000
 MAX_PARTICIPANTS: Final = 5_000
 MAX_TEXT: Final = 64
 """No name and no id of ours is longer; of a longer text this much is kept."""
+
+MAX_PLACES: Final = 10_000
+"""Of how many input partitions it is known how far they were taken."""
+
+_NUMBER: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 RATE_WINDOW_S: Final = 10
 """A rate is the mean over this many seconds."""
@@ -148,6 +154,7 @@ class Flow:
     Args:
         symbols: canonical symbols; of other symbols no row, quote or refusal is kept. Empty: all.
         participant: keep rows and refusals of this participant only.
+        answers: whether the answers will be fed, too; without them nobody knows how far the exchange is behind.
 
     Attributes:
         topics: What was seen of each topic, by its name.
@@ -162,7 +169,10 @@ class Flow:
         version: Changes whenever something was fed.
     """
 
-    def __init__(self, symbols: Collection[str] = (), participant: str | None = None) -> None:
+    def __init__(self, symbols: Collection[str] = (), participant: str | None = None, *, answers: bool = True) -> None:
+        self._answers = answers
+        self._reached: dict[TopicPartition, int] = {}
+        self._taken: dict[TopicPartition, int] = {}
         self._symbols = frozenset(symbols)
         self._participant = participant
         self.topics = {topic: TopicStats() for topic in WATCHED}
@@ -219,6 +229,13 @@ class Flow:
         rows = [*_last(self._settled, limit), *_last(self._pending, limit)]
         rows.sort(key=lambda row: row.number)
         return rows[max(0, len(rows) - limit) :]
+
+    def lag(self, topic: str) -> int:
+        """How many inputs of a topic were seen after the last one whose answer, or dead letter, was seen."""
+        if not self._answers:
+            return 0
+        behind = [end - self._taken.get(at, end) for at, end in self._reached.items() if at[0] == topic]
+        return sum([count for count in behind if count > 0])
 
     def is_lively(self, now_ms: int) -> bool:
         """Whether any topic has a rate."""
@@ -333,6 +350,8 @@ class Flow:
 
     def _answer(self, record: Record) -> None:
         event = decode_message(OrderEvent, record.value)
+        topic, _, place = (event.source or "").partition("@")
+        self._took(topic, *place.partition(":")[::2])
         self.statuses[event.status] += 1
         self.cancelled += event.cancelled_quantity > 0
         self._seen(_short(event.participant), event.side)
@@ -354,11 +373,22 @@ class Flow:
     def _dead_letter(self, record: Record) -> None:
         headers = {name: value.decode(errors="replace") for name, value in record.headers}
         at = [_short(headers.get(f"__dlq.errors.{part}", "?")) for part in ("topic", "partition", "offset")]
+        self._took(*at)
         why = _short(headers.get("__dlq.errors.message", ""), 200)
         if not self._symbols and self._participant is None:
             self.refusals.append(Refusal(record.time_ms, "DEAD LETTER", "", f"{at[0]}@{at[1]}:{at[2]}", why))
 
+    def _took(self, topic: str, partition: str, offset: str) -> None:
+        """The exchange has taken an input, and so all before it on its partition."""
+        if topic in topics.INPUTS and _NUMBER.fullmatch(partition) and _NUMBER.fullmatch(offset):
+            at = (topic, int(partition))
+            if at in self._taken or len(self._taken) < MAX_PLACES:
+                self._taken[at] = max(int(offset) + 1, self._taken.get(at, 0))
+
     def _order(self, record: Record) -> None:
+        at = (record.topic, record.partition)
+        self._reached[at] = max(record.offset + 1, self._reached.get(at, 0))
+        self._taken.setdefault(at, record.offset)
         order = decode_input(record.topic, record.value)
         if isinstance(order, Dead):
             return  # the exchange says so on the dead letters

@@ -552,9 +552,11 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
     """The seed's picture: participants on the left, NSE on the right, the four topics between them."""
     counts = [group_indian(flow.topics[topic].count) for topic, _, _ in _ARROWS]
     rates = [rate(flow.topics[topic].rate(now_ms)) for topic, _, _ in _ARROWS]
-    count_width, rate_width = max(map(len, counts)), max(6, *map(len, rates))
+    behind = [flow.lag(topic) if inwards else 0 for topic, inwards, _ in _ARROWS]
+    lags = [f" lag {group_indian(lag)}" if lag else "" for lag in behind]
+    count_width, rate_width, lag_width = max(map(len, counts)), max(6, *map(len, rates)), max(map(len, lags))
     told = _told(flow, spelled=True)
-    arrow = _NAME_WIDTH + count_width + rate_width + 9
+    arrow = _NAME_WIDTH + count_width + rate_width + lag_width + 9
     left = width - arrow - 8 - max(map(len, told))
     if left < _NARROW:
         told = _told(flow, spelled=False)
@@ -573,7 +575,7 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
         title = " participants " if left >= 14 else " members "[: left + 2]
         lines.append(Text(f"╭{title:─<{left + 2}}╮{'':{arrow}}╭{' NSE ':─<{right + 2}}╮", no_wrap=True))
     for place, (topic, inwards, style) in enumerate(_ARROWS):
-        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}} "
+        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}}{lags[place]:<{lag_width}} "
         shaft = "─" * (arrow - len(topic) - len(numbers) - 6) if boxed else ""
         line = Text(no_wrap=True)
         if boxed:

@@ -1,19 +1,24 @@
 """`book`: the book as of every sequence and time is the one that an exchange fed so far has."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from stocktrade import cli, settings
 from stocktrade.core.exchange import Exchange
 from stocktrade.domain.facts import Instruction
-from stocktrade.ranges import rfc3339
+from stocktrade.errors import ExitCode, Unavailable
+from stocktrade.listing import Form
+from stocktrade.ranges import Moment, rfc3339
+from stocktrade.roles import book
 from stocktrade.shard import owner as protocol
 from stocktrade.shard.node import Node
 from stocktrade.transport import connect, topics
-from stocktrade.transport.base import Log, Record
+from stocktrade.transport.base import Log, NewRecord, Record
 from stocktrade.transport.codec import decode_input
 from test_auditor import orders
 
@@ -97,3 +102,101 @@ def test_every_waiting_order_in_its_turn(
     assert cli.run(["book", "SBI", "--orders"]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [(row[4], row[1]) for row in rows] == [("b2", "886.0"), ("b1", "885.0"), ("b3", "885.0")]
+
+
+class Market:
+    """Drives a market from within `watch`: each time it asks whether to stop, the next order is sent and taken."""
+
+    def __init__(self, log: Log, out: io.StringIO) -> None:
+        self.node = Node(log, name="test", now_ms=lambda: 0)
+        self.log = log
+        self.orders = list(orders(5, 60))
+        self.out = out
+
+    def stop(self) -> bool:
+        if not self.orders:
+            # Until what was sent last has come out.
+            return self.out.getvalue().count("\n") > 0 and self.quiet()
+        self.log.append([self.orders.pop(0)])
+        while not self.node.has_taken(self.node.backlog_ends()):
+            self.node.step(0.0)
+        return False
+
+    def quiet(self) -> bool:
+        (owner,) = self.node.owners.values()
+        depth = owner.exchange.depth("SBIN", 5)
+        last = json.loads(self.out.getvalue().splitlines()[-1])
+        return depth == ([[*level.values()] for level in last["bids"]], [[*level.values()] for level in last["asks"]])
+
+
+class Flaky:
+    """A log whose readers break now and then, as when a broker goes away."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def reader(self, starts: Any) -> Any:
+        reader = self._log.reader(starts)
+        poll = reader.poll
+
+        def breaking(*arguments: Any) -> Any:
+            self.reads += 1
+            if self.reads % 17 == 16:
+                raise Unavailable("the broker went away")
+            return poll(*arguments)
+
+        reader.poll = breaking  # type: ignore[method-assign, assignment]
+        return reader
+
+
+@pytest.mark.parametrize("flaky", [False, True])
+def test_the_book_as_it_changes(
+    flaky: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each state is one that the exchange had, in its order, the last one included; a break is told and survived."""
+    monkeypatch.setattr(book, "POLL_S", 0.01)
+    monkeypatch.setattr(book, "RETRY_S", 0.0)
+    with connect(f"sqlite:{tmp_path}") as log:
+        log.ensure_topics(topics.SPECS)
+        out = io.StringIO()
+        market = Market(log, out)
+        watched: Any = Flaky(log) if flaky else log
+        console = Console(file=out)
+        assert (
+            book.watch(watched, "SBI", levels=5, form=Form.JSON, console=console, out=out, stop=market.stop)
+            == ExitCode.OK
+        )
+        market.node.close()
+        lines = [json.loads(line) for line in out.getvalue().splitlines()]
+        assert len(lines) > 10
+        assert [line["seq"] for line in lines] == sorted({line["seq"] for line in lines})
+        for line in lines:
+            exchange = book.replica_at(log, 0, Moment(seq=line["seq"])).exchange
+            levels = [[[*level.values()] for level in line[side]] for side in ("bids", "asks")]
+            assert levels == [*exchange.depth("SBIN", 5)]
+            assert line["last_price_paise"] == book.last_price(log, 0, "SBIN", line["seq"])
+    said = capsys.readouterr().err
+    assert ("the broker went away; trying again" in said, "the log is back" in said) == (flaky, flaky)
+
+
+def test_the_last_price_is_found_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In windows from the newest trade back; not looked for beyond a limit."""
+    monkeypatch.setattr(book, "WINDOW", 3)
+    with connect(f"sqlite:{tmp_path}") as log:
+        log.ensure_topics(topics.SPECS)
+        assert book.last_price(log, 0, "SBIN", None) is None
+        for seq in range(1, 21):
+            fields = {
+                "trade_id": f"T0-{seq}-1", "stock_symbol": "SBIN" if seq <= 4 else "INFY", "quantity": 1,
+                "price_per_unit": float(seq), "amount": float(seq), "buyer": "A", "buy_order_id": "B", "seller": "S",
+                "sell_order_id": "C", "maker": "BUY", "shard": 0, "seq": seq,
+            }  # fmt: skip
+            log.append([NewRecord(topics.TRADES, b"k", json.dumps(fields).encode(), 0)])
+        assert (book.last_price(log, 0, "SBIN", None), book.last_price(log, 0, "INFY", None)) == (400, 2000)
+        assert (book.last_price(log, 0, "SBIN", 2), book.last_price(log, 0, "INFY", 4)) == (200, None)
+        monkeypatch.setattr(book, "SEARCHED", 10)
+        assert book.last_price(log, 0, "SBIN", None) is None

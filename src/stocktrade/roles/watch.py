@@ -108,7 +108,7 @@ def run(
     log.ensure_topics(topics.SPECS)
     sieve = _Sieve(wanted, participant, chosen)
     window = _window(log, _Sieve.reads(chosen, wanted, participant), points)
-    flow = Flow(wanted, participant)
+    flow = Flow(wanted, participant, answers=topics.ORDER_EVENTS in chosen)
     settles = chosen >= _SETTLEMENT
     with closing(_Tail(log, window, stop=stop, now_ms=now_ms, pause=pause)) as tail:
         sink: _Sink
