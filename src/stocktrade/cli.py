@@ -307,12 +307,14 @@ def watch(
 ) -> ExitCode:
     """See shares and rupees move, live; in a pipe a line for each settled trade.
 
-    With --json every record of every topic is a JSON object on a line of its own.
+    Keys: p pauses and goes on, q ends. With --json every record of every topic is a JSON object on a line of its own.
     """
+    from stocktrade.keys import single_keys  # noqa: PLC0415
     from stocktrade.roles import watch as role  # noqa: PLC0415
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
-    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property) as log:
+    options = (bootstrap_server, command_config, command_property)
+    with stop_on_signals() as stop, _open(*options) as log, single_keys(sys.stdin) as keys:
         return role.run(
             log,
             symbols=symbols or (),
@@ -326,6 +328,7 @@ def watch(
             out=sys.stdout,
             err=sys.stderr,
             stop=stop,
+            keys=keys,
         )
 
 
@@ -361,8 +364,10 @@ def book(
     if watch:
         if orders or moment.is_past:
             raise UsageError("--watch shows the levels as they are now", hint="leave --orders and --at out")
-        with stop_on_signals() as stop, _open(*options) as log:
-            return role.watch(log, symbol, stop=stop, **shown)
+        from stocktrade.keys import single_keys  # noqa: PLC0415
+
+        with stop_on_signals() as stop, _open(*options) as log, single_keys(sys.stdin) as keys:
+            return role.watch(log, symbol, stop=stop, keys=keys, **shown)
     with _open(*options, reads=True) as log:
         return role.run(log, symbol, orders=orders, moment=moment, **shown)
 

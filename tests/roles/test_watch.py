@@ -21,6 +21,7 @@ from stocktrade.domain.facts import Match
 from stocktrade.domain.values import Paise
 from stocktrade.errors import ExitCode, Unavailable, UsageError
 from stocktrade.flow import WATCHED, Flow
+from stocktrade.keys import Keys
 from stocktrade.roles import watch
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Reader, Record, TopicPartition
@@ -634,6 +635,43 @@ def test_at_most_ten_frames_a_second(live: Live) -> None:
     live.frames()
     live.screen.take([])
     assert "T0-1049-1" in live.frames()
+
+
+class Typist(Keys):
+    """Keys that the test types."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.typed = ""
+
+    def pressed(self) -> str:
+        typed, self.typed = self.typed, ""
+        return typed
+
+
+def test_a_paused_screen_stands_still(live: Live) -> None:
+    """It says that it is paused and is drawn no more, though records come; then it shows all of them."""
+    typist = Typist()
+    live.screen._keys = typist
+    live.seconds += 1
+    live.frames()
+    typist.typed = "p"
+    live.take(*settled(a_trade(1)))
+    assert "paused: p goes on, q ends" in live.frames()
+    for i in range(2, 50):
+        live.seconds += 1
+        live.now_ms += 1000
+        live.take(*settled(a_trade(i)))
+    assert live.frames() == ""
+    typist.typed = " "
+    live.screen.take([])
+    frame = live.frames()
+    assert "T0-49-1" in frame
+    assert "paused" not in frame
+    assert not live.screen.is_deaf()
+    typist.typed = "xq"
+    live.screen.take([])
+    assert live.screen.is_deaf()
 
 
 def test_an_idle_screen_is_left_alone(live: Live) -> None:

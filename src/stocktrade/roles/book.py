@@ -29,6 +29,7 @@ from stocktrade.domain.values import (
     visible,
 )
 from stocktrade.errors import ExitCode, StocktradeError, Unavailable, UsageError
+from stocktrade.keys import NO_KEYS, Keys
 from stocktrade.listing import Form, json_line
 from stocktrade.ranges import NOW, Moment
 from stocktrade.roles.typed import checked_symbol
@@ -201,6 +202,7 @@ def watch(
     console: Console,
     out: TextIO,
     stop: Callable[[], bool],
+    keys: Keys = NO_KEYS,
 ) -> ExitCode:
     """Show the book of a symbol, and again whenever it has changed, until `stop` says so.
 
@@ -224,7 +226,12 @@ def watch(
             live = opened.enter_context(Live(console=console, screen=True, auto_refresh=False))
         reader: Reader | None = log.reader({(topics.JOURNAL, shard): replica.offset + 1})
         drawn_at = -REDRAW_S
+        is_paused = False
         while not stop():
+            for key in keys.pressed():
+                is_paused = is_paused != (key in "p ")
+                if key == "q":
+                    raise KeyboardInterrupt
             depth = Depth(canonical, shard, replica.exchange.seq, last, *replica.exchange.depth(canonical, levels))
             if not depth.is_as(shown) or news:
                 if live is None:
@@ -235,7 +242,7 @@ def watch(
                     if news:
                         sys.stderr.write(f"{news}\n")
                     shown, news = depth, ""
-                elif time.monotonic() - drawn_at >= REDRAW_S:
+                elif not is_paused and time.monotonic() - drawn_at >= REDRAW_S:
                     live.update(Group(*_drawing(depth), Text(news, tables.WAITING)), refresh=True)
                     shown, drawn_at, news = depth, time.monotonic(), ""
             try:

@@ -19,6 +19,7 @@ from rich.live import Live
 from stocktrade.domain.values import canonical_symbol, visible
 from stocktrade.errors import ExitCode, Unavailable, UsageError
 from stocktrade.flow import MAX_PENDING, MAX_SETTLED, WATCHED, Flow
+from stocktrade.keys import NO_KEYS, Keys
 from stocktrade.ranges import END, START, Point, offset_of_time, parse_point, resolve
 from stocktrade.records import json_line, row_of
 from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, record_line, settlement_line
@@ -73,6 +74,7 @@ def run(
     out: TextIO,
     err: TextIO,
     stop: Callable[[], bool],
+    keys: Keys = NO_KEYS,
     now_ms: Callable[[], int] = _wall_clock_ms,
     seconds: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -94,6 +96,7 @@ def run(
         out: where lines go.
         err: where trouble is told.
         stop: whether a clean stop was asked for.
+        keys: what is typed meanwhile: `p` pauses the screen and goes on, `q` ends.
         now_ms: the wall clock, for latencies, rates and ranges.
         seconds: a clock that is never set, for how often the screen is drawn.
         pause: sleeps that many seconds.
@@ -118,7 +121,9 @@ def run(
             filters = [" ".join(symbols), f"as {participant}" if participant else "", " ".join(only)]
             title = "  ".join(["stocktrade watch", log.url, *filter(None, filters)])
             shows_records = None if settles else sieve
-            sink = _Screen(console, log, flow, title=title, sieve=shows_records, now_ms=now_ms, seconds=seconds)
+            sink = _Screen(
+                console, log, flow, title=title, sieve=shows_records, keys=keys, now_ms=now_ms, seconds=seconds
+            )
         elif settles:
             sink = _TradeLines(out, err, sieve, flow, now_ms)
         else:
@@ -552,6 +557,7 @@ class _Screen:
         flow: fed here.
         title: the line above all.
         sieve: given when records are shown, not trades.
+        keys: what is typed meanwhile.
         now_ms: the wall clock, for latencies and rates.
         seconds: a clock that is never set, for the drawing.
     """
@@ -564,6 +570,7 @@ class _Screen:
         *,
         title: str,
         sieve: _Sieve | None,
+        keys: Keys = NO_KEYS,
         now_ms: Callable[[], int],
         seconds: Callable[[], float],
     ) -> None:
@@ -575,6 +582,8 @@ class _Screen:
         self._sieve = sieve
         self._now_ms = now_ms
         self._seconds = seconds
+        self._keys = keys
+        self._is_paused = self._is_over = False
         self._records: deque[RecordRow] = deque(maxlen=RECORDS_KEPT)
         self._news = ""
         self._exchange_runs = True
@@ -603,6 +612,11 @@ class _Screen:
             if self._sieve is not None:
                 self._records.extend([row_of(chosen, RECORD_TEXT_LIMIT) for chosen in self._sieve.sift(record)])
         self._ask()
+        for key in self._keys.pressed():
+            self._is_over = self._is_over or key == "q"
+            if key in "p ":
+                self._is_paused = not self._is_paused
+                self._drawn_at = -math.inf
         self._draw()
 
     def tell(self, news: str) -> None:
@@ -613,14 +627,17 @@ class _Screen:
         pass
 
     def is_deaf(self) -> bool:
-        return False
+        return self._is_over
 
     def close(self) -> None:
         self._live.stop()
+        self._is_paused = False
         self._console.print(self._view())  # what was seen last stays on the screen
 
     def _state(self) -> object:
         """Equal to what it was when there is nothing new to draw."""
+        if self._is_paused:
+            return "paused", self._news, self._console.size
         # A rate falls while nothing happens, until it is nothing.
         beat = int(self._seconds() / RATES_S) if self._flow.is_lively(self._now_ms()) else None
         return self._flow.version, self._news, self._exchange_runs, self._console.size, beat
@@ -645,5 +662,7 @@ class _Screen:
         notices = [] if self._exchange_runs else ["no exchange is running: orders wait on the log"]
         if self._news:
             notices.append(self._news)
+        if self._is_paused:
+            notices.append("paused: p goes on, q ends")
         records = None if self._sieve is None else list(self._records)
         return FlowView(self._flow, self._now_ms(), self._title, notices, records)
