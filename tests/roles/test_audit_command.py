@@ -2,15 +2,22 @@
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.structs import TopicPartition
 
 from stocktrade import cli, settings
+from stocktrade.audit.auditor import audit
 from stocktrade.audit.findings import Rule
-from test_auditor import trade_it
+from stocktrade.shard.node import Node
+from stocktrade.transport import topics
+from stocktrade.transport.kafka import KafkaLog
+from test_auditor import orders, trade_it
 
 
 @pytest.fixture
@@ -79,3 +86,24 @@ def test_inputs_that_nobody_took_yet_break_nothing(home: Path, capsys: pytest.Ca
     capsys.readouterr()
     code, document = said(capsys)
     assert (code, document["clean"], document["waiting"]) == (0, True, 1)
+
+
+@pytest.mark.kafka
+def test_inputs_that_are_not_kept_are_not_checked_and_break_nothing(kafka_servers: str) -> None:
+    """Retention on the inputs of a real cluster: what is gone is said, and everything else still holds."""
+    prefix = f"trimmed-{time.time_ns()}-"
+    with KafkaLog(kafka_servers, prefix=prefix, partitions=1) as log:
+        node = Node(log, name="test", now_ms=lambda: 0)
+        log.ensure_topics(topics.SPECS)
+        log.append(list(orders(885, 40)))
+        while not node.owners or not node.has_taken(node.backlog_ends()):
+            node.step(0.05)
+        node.close()
+        assert audit(log).clean
+        admin = KafkaAdminClient(bootstrap_servers=kafka_servers.split(","))
+        admin.delete_records({TopicPartition(prefix + topics.BUY_ORDERS, 0): 5})
+        admin.close()
+        report = audit(log)
+    assert report.clean
+    unchecked = {rule: tally.why_unchecked for rule, tally in report.tallies.items() if tally.unchecked}
+    assert unchecked == {"inputs": "buy-orders@0 is kept from offset 5 on"}
