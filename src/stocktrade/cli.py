@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -21,6 +21,7 @@ from stocktrade.errors import ExitCode, StocktradeError, Unavailable, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stocktrade.completion import What
     from stocktrade.ranges import Moment
     from stocktrade.roles.order_entry import Options
     from stocktrade.transport.base import Log
@@ -34,6 +35,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _words(*words: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [word for word in words if word.lower().startswith(incomplete.lower())]
+
+
+def _completion(what: "What") -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        from stocktrade.completion import offered  # noqa: PLC0415
+
+        return offered(what, incomplete)
+
+    return complete
+
+
+_symbols, _participants = _completion("symbols"), _completion("participants")
+_order_ids, _topic_names = _completion("orders"), _completion("topics")
 
 Bootstrap = Annotated[
     str | None,
@@ -72,11 +90,21 @@ OrderId = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the message and send nothing.")]
 TimeInForceOption = Annotated[
     str | None,
-    typer.Option("--tif", metavar="DAY|IOC|FOK", help="Wait in the book, take what is there, or all or nothing. [DAY]"),
+    typer.Option(
+        "--tif",
+        metavar="DAY|IOC|FOK",
+        help="Wait in the book, take what is there, or all or nothing. [DAY]",
+        autocompletion=_words("DAY", "IOC", "FOK"),
+    ),
 ]
 PreventionOption = Annotated[
     str | None,
-    typer.Option("--stp", metavar="KIND", help="Self-trade prevention: off, cancel-passive or cancel-active. [off]"),
+    typer.Option(
+        "--stp",
+        metavar="KIND",
+        help="Self-trade prevention: off, cancel-passive or cancel-active. [off]",
+        autocompletion=_words("off", "cancel-passive", "cancel-active"),
+    ),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, with a line of names first.")]
 AtMoment = Annotated[
@@ -87,11 +115,15 @@ From = Annotated[
     str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")]
-Whose = Annotated[str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.")]
+Whose = Annotated[
+    str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.", autocompletion=_participants)
+]
 Instruments = Annotated[
     str | None, typer.Option("--instruments", metavar="FILE", help="Ticks, lots, bands and caps, in TOML.")
 ]
-OrderEnd = Annotated[str, typer.Argument(metavar="ORDER", help="Its id, or an end of it that no other has.")]
+OrderEnd = Annotated[
+    str, typer.Argument(metavar="ORDER", help="Its id, or an end of it that no other has.", autocompletion=_order_ids)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the order id only.")]
 
 
@@ -133,14 +165,16 @@ def nse(
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
 def buy(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
     quantity: Annotated[str, typer.Argument(metavar="QTY")],
     price: Annotated[
         str | None,
         typer.Argument(metavar="[PRICE]", help="Rupees per share: 885, 884.95, 1,00,885.05; without it, the market."),
     ] = None,
     *,
-    participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who buys.")] = "HDFC",
+    participant: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="Who buys.", autocompletion=_participants)
+    ] = "HDFC",
     tif: TimeInForceOption = None,
     stp: PreventionOption = None,
     order_id: OrderId = None,
@@ -176,13 +210,15 @@ def buy(
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
 def sell(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
     quantity: Annotated[str, typer.Argument(metavar="QTY")],
     price: Annotated[
         str | None, typer.Argument(metavar="[PRICE]", help="No less than this; without it, any price.")
     ] = None,
     *,
-    participant: Annotated[str, typer.Option("--as", metavar="NAME", help="Who sells.")] = "SELLER",
+    participant: Annotated[
+        str, typer.Option("--as", metavar="NAME", help="Who sells.", autocompletion=_participants)
+    ] = "SELLER",
     tif: TimeInForceOption = None,
     stp: PreventionOption = None,
     order_id: OrderId = None,
@@ -214,7 +250,13 @@ def sell(
 
 
 AsWhom = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="Whose order it is; needed only if several have the id.")
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        help="Whose order it is; needed only if several have the id.",
+        autocompletion=_participants,
+    ),
 ]
 
 
@@ -288,12 +330,21 @@ def replace(
 
 @app.command(rich_help_panel="Watch")
 def watch(
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.", autocompletion=_symbols)
+    ] = None,
     *,
-    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this participant.")] = None,
+    participant: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Only this participant.", autocompletion=_participants)
+    ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="KIND", help="orders, events, trades, shares, funds or dead; repeatable."),
+        typer.Option(
+            "--only",
+            metavar="KIND",
+            help="orders, events, trades, shares, funds or dead; repeatable.",
+            autocompletion=_words("orders", "events", "trades", "shares", "funds", "dead"),
+        ),
     ] = None,
     start: From = None,
     until: Until = None,
@@ -334,7 +385,7 @@ def watch(
 
 @app.command(rich_help_panel="Watch")
 def book(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
     *,
     levels: Annotated[int, typer.Option("--levels", metavar="N", min=1, max=100_000, help="Prices of each side.")] = 5,
     orders: Annotated[bool, typer.Option("--orders", help="Every waiting order by itself.")] = False,
@@ -374,9 +425,13 @@ def book(
 
 @app.command(rich_help_panel="Watch")
 def trades(
-    symbols: Annotated[list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.", autocompletion=_symbols)
+    ] = None,
     *,
-    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this one's.")] = None,
+    participant: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Only this one's.", autocompletion=_participants)
+    ] = None,
     last: Last = None,
     start: From = None,
     until: Until = None,
@@ -406,9 +461,12 @@ def orders(
     context: typer.Context,
     *,
     symbols: Annotated[
-        list[str] | None, typer.Option("--symbol", metavar="SYMBOL", help="Only these; repeatable.")
+        list[str] | None,
+        typer.Option("--symbol", metavar="SYMBOL", help="Only these; repeatable.", autocompletion=_symbols),
     ] = None,
-    participant: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Only this one's.")] = None,
+    participant: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Only this one's.", autocompletion=_participants)
+    ] = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that wait in a book.")] = False,
     last: Last = None,
     start: From = None,
@@ -630,7 +688,7 @@ def _list_topics(options: tuple[str | None, str | None, list[str] | None], *, as
 
 @_topics.command()
 def tail(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", autocompletion=_topic_names)],
     *,
     last: Annotated[
         int | None, typer.Option("-n", metavar="N", min=0, help="The last N of each partition. [10]")
