@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs simulate kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check docs screenshots simulate kill-test fault-test kafka-soak bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -21,6 +21,9 @@ check: $(INSTALLED)  ## lint, types, architecture and the fast tests
 
 docs: $(INSTALLED)  ## the pages that are made from the program
 	$(BIN)/python docs/reference.py
+
+screenshots: $(INSTALLED)  ## the pictures in docs/screenshots, by running the commands
+	$(BIN)/python docs/screenshots.py
 
 simulate: $(INSTALLED)  ## 10,000 seeded runs on a log that models Kafka's ugly parts
 	$(BIN)/python tests/simulation/run.py --runs 10000

@@ -150,7 +150,7 @@ class _Layout(NamedTuple):
     fits: bool
 
 
-_FOLDS: Final = (NAME_LIMIT, 32, 24, 20, 16, 12)
+_FOLDS: Final = (NAME_LIMIT, 48, 32, 24, 20, 16, 12)
 
 
 def _fitted(columns: Sequence[_Column], width: int, sacrifices: Sequence[Sequence[str]]) -> _Layout:
