@@ -17,6 +17,7 @@ from stocktrade.flow import WATCHED, Flow
 from stocktrade.listing import Form
 from stocktrade.ranges import NOW
 from stocktrade.roles import audit, book, demo, orders
+from stocktrade.roles.question import Question
 from stocktrade.shard.history import to_the_end
 from stocktrade.tables import FlowView
 from stocktrade.transport import connect
@@ -49,16 +50,8 @@ def depth(log: Log, console: Console, folder: Path) -> None:
 
 def trace(log: Log, console: Console, folder: Path) -> None:
     """An order from the append to both legs."""
-    orders.show(
-        log,
-        "demo-1",
-        participant=None,
-        folder=folder,
-        form=Form.TABLE,
-        console=console,
-        progress=Console(file=io.StringIO()),
-        out=io.StringIO(),
-    )
+    question = Question(NOW, folder, Form.TABLE, console, Console(file=io.StringIO()), io.StringIO())
+    orders.show(log, "demo-1", participant=None, question=question)
 
 
 def rules(log: Log, console: Console, folder: Path) -> None:

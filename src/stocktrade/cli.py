@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from stocktrade.completion import What
     from stocktrade.ranges import Moment
     from stocktrade.roles.order_entry import Options
+    from stocktrade.roles.question import Question
     from stocktrade.transport.base import Log
+    from stocktrade.views.history import Within
 
 DEBUG: Final = "STOCKTRADE_DEBUG"
 
@@ -277,11 +279,11 @@ def cancel(
     """Take an order out of the book, with what is left of it: `stocktrade cancel 7c2f`."""
     from stocktrade.roles import amend as role  # noqa: PLC0415
     from stocktrade.roles.order_lookup import find  # noqa: PLC0415
-    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id, checked_owner  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
     own_id = checked_id(_id(order_id))
-    whose = role.checked_owner(participant)
+    whose = checked_owner(participant)
     checked_id(order)
     with _open(bootstrap_server, command_config, command_property) as log:
         found = find(log, order, participant=whose)
@@ -314,12 +316,12 @@ def replace(
     """
     from stocktrade.roles import amend as role  # noqa: PLC0415
     from stocktrade.roles.order_lookup import find  # noqa: PLC0415
-    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id, checked_owner  # noqa: PLC0415
 
     options = _options(wait, dry_run=dry_run, quiet=quiet, as_json=as_json)
     change = role.change_from(quantity, price)
     own_id = checked_id(_id(order_id))
-    whose = role.checked_owner(participant)
+    whose = checked_owner(participant)
     checked_id(order)
     with _open(bootstrap_server, command_config, command_property) as log:
         found = find(log, order, participant=whose)
@@ -444,12 +446,12 @@ def trades(
 ) -> ExitCode:
     """List the last trades: `stocktrade trades SBI -n 5`."""
     from stocktrade.roles import trades as role  # noqa: PLC0415
-    from stocktrade.roles.typed import canonical_symbols  # noqa: PLC0415
+    from stocktrade.roles.typed import canonical_symbols, checked_owner  # noqa: PLC0415
 
-    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
-    whose, wanted = _participant(participant), canonical_symbols(symbols or ())
+    within, question = _within(last, start, until), _question(at, as_json=as_json, as_csv=as_csv)
+    whose, wanted = checked_owner(participant), canonical_symbols(symbols or ())
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.run(log, wanted, participant=whose, **asked)
+        return role.run(log, wanted, participant=whose, within=within, question=question)
 
 
 _orders = typer.Typer(invoke_without_command=True)
@@ -482,12 +484,12 @@ def orders(
     if context.invoked_subcommand is not None:
         return None
     from stocktrade.roles import orders as role  # noqa: PLC0415
-    from stocktrade.roles.typed import canonical_symbols  # noqa: PLC0415
+    from stocktrade.roles.typed import canonical_symbols, checked_owner  # noqa: PLC0415
 
-    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
-    whose, wanted = _participant(participant), canonical_symbols(symbols or ())
+    within, question = _within(last, start, until), _question(at, as_json=as_json, as_csv=as_csv)
+    whose, wanted = checked_owner(participant), canonical_symbols(symbols or ())
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.run(log, wanted, participant=whose, only_open=only_open, **asked)
+        return role.run(log, wanted, participant=whose, only_open=only_open, within=within, question=question)
 
 
 @_orders.command("show")
@@ -503,13 +505,13 @@ def show_order(
 ) -> ExitCode:
     """Trace one order, a line for each record that tells of it: `stocktrade orders show 7c2f`."""
     from stocktrade.roles import orders as role  # noqa: PLC0415
-    from stocktrade.roles.typed import checked_id  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_id, checked_owner  # noqa: PLC0415
 
     checked_id(order)
-    asked = _shown(as_json=as_json, as_csv=as_csv)
-    whose = _participant(participant)
+    question = _question(as_json=as_json, as_csv=as_csv)
+    whose = checked_owner(participant)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.show(log, order, participant=whose, **asked)
+        return role.show(log, order, participant=whose, question=question)
 
 
 @app.command(rich_help_panel="Watch")
@@ -525,11 +527,11 @@ def holdings(
 ) -> ExitCode:
     """See who holds how many shares, and who owes them: `stocktrade holdings HDFC`."""
     from stocktrade.roles import accounts as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_owner  # noqa: PLC0415
 
-    asked = _shown(as_json=as_json, as_csv=as_csv)
-    moment, whose = _moment(at), _participant(participant)
+    question, whose = _question(at, as_json=as_json, as_csv=as_csv), checked_owner(participant)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.run(log, role.HOLDINGS, whose, moment=moment, **asked)
+        return role.run(log, role.HOLDINGS, whose, question=question)
 
 
 @app.command(rich_help_panel="Watch")
@@ -549,18 +551,18 @@ def funds(
 ) -> ExitCode:
     """See who has how many rupees, and who owes them: `stocktrade funds HDFC --statement`."""
     from stocktrade.roles import accounts as role  # noqa: PLC0415
+    from stocktrade.roles.typed import checked_owner  # noqa: PLC0415
 
-    asked = _asked(last, start, until, at, as_json=as_json, as_csv=as_csv)
-    whose = _participant(participant)
+    within, question = _within(last, start, until), _question(at, as_json=as_json, as_csv=as_csv)
+    whose = checked_owner(participant)
     if statement and whose is None:
         raise UsageError("--statement needs a participant", hint="for example `stocktrade funds HDFC --statement`")
     if not statement and (last, start, until) != (None, None, None):
         raise UsageError("-n, --from and --until choose lines of a --statement", hint="for a past state, use --at")
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         if statement and whose is not None:
-            return role.statement(log, whose, **asked)
-        asked.pop("within")
-        return role.run(log, role.FUNDS, whose, **asked)
+            return role.statement(log, whose, within=within, question=question)
+        return role.run(log, role.FUNDS, whose, question=question)
 
 
 @app.command(rich_help_panel="Prove")
@@ -815,11 +817,9 @@ def list_letters(
 ) -> ExitCode:
     """List the dead letters, where each input stood, and why it was put aside."""
     from stocktrade.listing import form_of  # noqa: PLC0415
-    from stocktrade.ranges import parse_point  # noqa: PLC0415
     from stocktrade.roles import dlq as role  # noqa: PLC0415
 
-    first, end = (None if point is None else parse_point(point, now_ms=_now_ms()) for point in (start, until))
-    most = last if last is not None or first is not None else _LAST_ROWS
+    first, end, most = _within(last, start, until)
     console = _console()
     form = form_of(console, as_json=as_json, as_csv=as_csv)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
@@ -1008,42 +1008,28 @@ def _warn(log: "Log") -> None:
         sys.stderr.write(f"warning: {warning}\n")
 
 
-def _shown(*, as_json: bool, as_csv: bool) -> dict[str, Any]:
-    """What every listing command is given: its form, its streams, and where views are kept."""
+def _question(at: str | None = None, *, as_json: bool, as_csv: bool) -> "Question":
+    """What every command that asks a view is given."""
     from stocktrade.listing import form_of  # noqa: PLC0415
+    from stocktrade.roles.question import Question  # noqa: PLC0415
     from stocktrade.settings import home_folder  # noqa: PLC0415
 
     console = _console()
-    return {
-        "form": form_of(console, as_json=as_json, as_csv=as_csv),
-        "folder": home_folder() / "views",
-        "console": console,
-        "progress": _console(stderr=True),
-        "out": sys.stdout,
-    }
+    form = form_of(console, as_json=as_json, as_csv=as_csv)
+    return Question(_moment(at), home_folder() / "views", form, console, _console(stderr=True), sys.stdout)
 
 
 _LAST_ROWS: Final = 20
 """How many rows a list has where nothing else is said."""
 
 
-def _asked(
-    last: int | None, start: str | None, until: str | None, at: str | None, *, as_json: bool, as_csv: bool
-) -> dict[str, Any]:
-    """As `_shown`, with the rows that are asked for and the moment."""
+def _within(last: int | None, start: str | None, until: str | None) -> "Within":
+    """Which rows are asked for."""
     from stocktrade.ranges import parse_point  # noqa: PLC0415
     from stocktrade.views.history import Within  # noqa: PLC0415
 
     first, end = (None if point is None else parse_point(point, now_ms=_now_ms()) for point in (start, until))
-    most = last if last is not None or first is not None else _LAST_ROWS
-    within = Within(first, end, most)
-    return {**_shown(as_json=as_json, as_csv=as_csv), "within": within, "moment": _moment(at)}
-
-
-def _participant(name: str | None) -> str | None:
-    from stocktrade.roles.typed import checked_participant  # noqa: PLC0415
-
-    return None if name is None else checked_participant(name)
+    return Within(first, end, last if last is not None or first is not None else _LAST_ROWS)
 
 
 def _moment(at: str | None) -> "Moment":

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from stocktrade.domain.values import visible
 from stocktrade.errors import UsageError
-from stocktrade.transport.base import Log
+from stocktrade.transport.base import Log, Record, TopicPartition
 
 IST: Final = timezone(timedelta(hours=5, minutes=30), "IST")
 """The time zone of the exchange; it has no daylight saving."""
@@ -129,19 +129,43 @@ def offset_of_time(log: Log, topic: str, partition: int, time_ms: int, *, end: i
     A binary search, for the times of a partition rise with its offsets, up to small disorder after a clock was
     set back: whoever needs every record of a time compares the times as well.
     """
-    low, high = 0, end
-    with closing(log.reader({(topic, partition): 0})) as reader:
-        reader.ends()  # or a poll would wait for a record behind the end of the last transaction
+    offset, _ = bisect(log, (topic, partition), lambda record: record.time_ms < time_ms, end=end)
+    return offset
+
+
+def bisect(
+    log: Log,
+    at: TopicPartition,
+    is_before: Callable[[Record], bool | None],
+    *,
+    end: int | None = None,
+    near: int = 1,
+) -> tuple[int, Record | None]:
+    """Where the records end for which `is_before` holds, and the last of these, if there is one.
+
+    Args:
+        log: the log.
+        at: a partition in which none of them comes after one for which it does not hold.
+        is_before: None for a record of which it cannot be said; the next one stands for it.
+        end: search before this offset; by default the partition's end.
+        near: how many records are looked at for one of which it can be said.
+    """
+    low, last = 0, None
+    with closing(log.reader({at: 0})) as reader:
+        # Asked for in any case, or a poll would wait for a record behind the end of the last transaction.
+        present = reader.ends()[at]
+        high = present if end is None else end
         while low < high:
             middle = (low + high) // 2
-            reader.seek(topic, partition, middle)
-            records = reader.poll(1.0, 1)
+            reader.seek(*at, middle)
             # There may be no record at `middle` (offsets have gaps), then the next one stands for all between.
-            if records and records[0].offset < high and records[0].time_ms < time_ms:
-                low = records[0].offset + 1
+            told = ((each, is_before(each)) for each in reader.poll(1.0, near) if each.offset < high)
+            record, before = next((each for each in told if each[1] is not None), (None, None))
+            if record is not None and before:
+                low, last = record.offset + 1, record
             else:
                 high = middle
-    return low
+    return low, last
 
 
 def moment(time_ms: int) -> datetime | None:

@@ -4,8 +4,7 @@ Invariant: they only read; what they show is what the trades say, each counted o
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Final, NamedTuple, TextIO
+from typing import Final, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -14,13 +13,11 @@ from stocktrade import tables
 from stocktrade.core.ledger import CASH
 from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, StocktradeError
-from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, write
-from stocktrade.progress import bar
-from stocktrade.ranges import Moment, rfc3339
-from stocktrade.roles.typed import one_shard_for
+from stocktrade.listing import Column, Listing, number, rupees, time_of
+from stocktrade.ranges import rfc3339
+from stocktrade.roles.question import Question
 from stocktrade.transport.base import Log
 from stocktrade.views.accounts import Accounts, Balance
-from stocktrade.views.follow import ready
 from stocktrade.views.history import History, Within
 from stocktrade.views.messages import Traded
 
@@ -98,12 +95,7 @@ def run(
     which: Listing[Balance],
     participant: str | None,
     *,
-    moment: Moment,
-    folder: Path,
-    form: Form,
-    console: Console,
-    progress: Console,
-    out: TextIO,
+    question: Question,
 ) -> ExitCode:
     """Show HOLDINGS or FUNDS.
 
@@ -111,19 +103,13 @@ def run(
         log: the log.
         which: HOLDINGS or FUNDS.
         participant: whose; None: everybody's.
-        moment: as of when.
-        folder: where views are kept.
-        form: how rows are written.
-        console: where a table for people goes.
-        progress: where the progress is shown.
-        out: where anything else goes.
+        question: as of when, and where the answer goes.
 
     Raises:
         NoSuchParticipant: nobody of that name has traded by then.
         UsageError: a sequence as the moment, on a log of several shards.
     """
-    one_shard_for(moment, log)
-    with bar(progress, "reading", "trades") as shown, ready(Accounts, log, folder, moment, shown) as view:
+    with question.view(Accounts, log, "trades") as view:
         balances = view.balances(participant)
         strange = view.store.passed_over(view.name)
     if participant is not None and not balances:
@@ -131,8 +117,8 @@ def run(
     rows = [each for each in balances if (each.asset == CASH) == (which is FUNDS)]
     if which is HOLDINGS and participant is None:
         rows = [each for each in rows if each.amount]
-    write(which, rows, form, console=console, out=out)
-    _tell_strange(strange, progress)
+    question.answer(which, rows)
+    _tell_strange(strange, question.progress)
     return ExitCode.OK
 
 
@@ -141,28 +127,22 @@ def statement(
     participant: str,
     *,
     within: Within,
-    moment: Moment,
-    folder: Path,
-    form: Form,
-    console: Console,
-    progress: Console,
-    out: TextIO,
+    question: Question,
 ) -> ExitCode:
     """Show every rupee that moved on a participant's account; `within` chooses the lines. The rest is as of `run`.
 
     Raises:
         NoSuchParticipant: nobody of that name has traded by then.
     """
-    one_shard_for(moment, log)
-    with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
+    with question.view(History, log) as view:
         chosen = {trade.trade_id for trade in view.trades(participant=participant, within=within)}
         every = view.trades(participant=participant)
         strange = view.store.passed_over(view.name)
     if not every:
         raise _nobody(participant, log)
     lines = [line for line in lines_of(participant, every) if line.trade.trade_id in chosen]
-    write(STATEMENT, lines, form, console=console, out=out)
-    _tell_strange(strange, progress)
+    question.answer(STATEMENT, lines)
+    _tell_strange(strange, question.progress)
     return ExitCode.OK
 
 

@@ -28,22 +28,13 @@ from stocktrade.domain.values import canonical_symbol, group_indian, paise_from_
 from stocktrade.errors import ExitCode, Unknown, UsageError
 from stocktrade.roles.order_entry import MOMENT_S, Options, exchange_is_running
 from stocktrade.roles.order_lookup import Found
-from stocktrade.roles.typed import checked_id, checked_participant, checked_price, checked_quantity
+from stocktrade.roles.typed import checked_id, checked_price, checked_quantity
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record
 from stocktrade.transport.codec import decode_message, encode_order, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
 
 Amendment = CancelOrder | CancelOffer | ReplaceOrder | ReplaceOffer
-
-
-def checked_owner(participant: str | None) -> str | None:
-    """Whose order is meant, if that was said.
-
-    Raises:
-        UsageError: it is no participant.
-    """
-    return None if participant is None else checked_participant(participant)
 
 
 def cancel_of(order: Found, *, amendment_id: str) -> CancelOrder | CancelOffer:

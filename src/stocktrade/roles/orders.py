@@ -4,22 +4,19 @@ Invariant: they only read; what is said of an order is what the records say that
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, NamedTuple, TextIO
+from typing import Final, NamedTuple
 
-from rich.console import Console
 from rich.text import Text
 
 from stocktrade import tables
 from stocktrade.domain.values import group_indian, rupees_in_table, visible
 from stocktrade.errors import ExitCode
-from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, write
-from stocktrade.progress import bar
-from stocktrade.ranges import Moment, rfc3339
+from stocktrade.listing import Column, Form, Listing, number, rupees, time_of
+from stocktrade.ranges import rfc3339
 from stocktrade.roles.order_lookup import Found, find_waiting, refuse_several
-from stocktrade.roles.typed import checked_id, one_shard_for
+from stocktrade.roles.question import Question
+from stocktrade.roles.typed import checked_id
 from stocktrade.transport.base import Log
-from stocktrade.views.follow import ready
 from stocktrade.views.history import History, OrderRow, Within
 from stocktrade.views.trace import Step, trace
 
@@ -138,12 +135,7 @@ def run(
     participant: str | None,
     only_open: bool,
     within: Within,
-    moment: Moment,
-    folder: Path,
-    form: Form,
-    console: Console,
-    progress: Console,
-    out: TextIO,
+    question: Question,
 ) -> ExitCode:
     """List orders, oldest first.
 
@@ -153,20 +145,14 @@ def run(
         participant: only this one's.
         only_open: only those that wait in a book.
         within: which of them.
-        moment: as of when.
-        folder: where views are kept.
-        form: how rows are written.
-        console: where a table for people goes.
-        progress: where the progress is shown.
-        out: where anything else goes.
+        question: as of when, and where the answer goes.
 
     Raises:
         UsageError: a sequence as the moment on a log of several shards.
     """
-    one_shard_for(moment, log)
-    with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
+    with question.view(History, log) as view:
         found = view.orders(symbols=symbols, participant=participant, only_open=only_open, within=within)
-    write(ORDERS, found, form, console=console, out=out)
+    question.answer(ORDERS, found)
     return ExitCode.OK
 
 
@@ -175,11 +161,7 @@ def show(
     text: str,
     *,
     participant: str | None,
-    folder: Path,
-    form: Form,
-    console: Console,
-    progress: Console,
-    out: TextIO,
+    question: Question,
 ) -> ExitCode:
     """Tell all that happened to one order, a line for each record that says so.
 
@@ -187,18 +169,14 @@ def show(
         log: the log.
         text: its id, or an end of it that no other has.
         participant: whose it is, if several have the id.
-        folder: where views are kept.
-        form: how rows are written.
-        console: where a table for people goes.
-        progress: where the progress is shown.
-        out: where anything else goes.
+        question: where the answer goes.
 
     Raises:
         NoSuchOrder: there is none.
         UsageError: there are several.
     """
     checked_id(text)
-    with bar(progress, "reading", "records") as shown, ready(History, log, folder, on_progress=shown) as view:
+    with question.view(History, log) as view:
         rows = view.named(text, participant=participant)
         refuse_several(text, [Found("", row.order_id, row.participant, row.sent) for row in rows])
         steps = trace(log, view, rows[0]) if rows else []
@@ -208,9 +186,9 @@ def show(
             f"{waiting.order_id}: {visible(waiting.symbol, 64)} as {waiting.participant}; no exchange has taken it yet"
         )
         steps = [Step(time_ms, "waits", said, position)]
-    elif form is Form.TABLE:
+    elif question.form is Form.TABLE:
         row = rows[0]
-        console.print(
+        question.console.print(
             Text.assemble(
                 (f"Order {row.order_id}", "bold"),
                 f"  {row.participant} {row.side.lower()}s {group_indian(row.whole)} {row.symbol}",
@@ -221,7 +199,7 @@ def show(
         )
     before = [None, *(step.time_ms for step in steps)]
     lines = [_Line(step, _after_ms(earlier, step.time_ms)) for earlier, step in zip(before, steps, strict=False)]
-    write(TRACE, lines, form, console=console, out=out)
+    question.answer(TRACE, lines)
     return ExitCode.OK
 
 

@@ -4,19 +4,14 @@ Invariant: it only reads; each trade is there once.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, TextIO
-
-from rich.console import Console
+from typing import Final
 
 from stocktrade.errors import ExitCode
-from stocktrade.listing import Column, Form, Listing, number, rupees, time_of, write
-from stocktrade.progress import bar
-from stocktrade.ranges import Moment, rfc3339
-from stocktrade.roles.typed import one_shard_for
+from stocktrade.listing import Column, Listing, number, rupees, time_of
+from stocktrade.ranges import rfc3339
+from stocktrade.roles.question import Question
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Position
-from stocktrade.views.follow import ready
 from stocktrade.views.history import History, Within
 from stocktrade.views.messages import Traded
 
@@ -65,12 +60,7 @@ def run(
     *,
     participant: str | None,
     within: Within,
-    moment: Moment,
-    folder: Path,
-    form: Form,
-    console: Console,
-    progress: Console,
-    out: TextIO,
+    question: Question,
 ) -> ExitCode:
     """List trades, oldest first.
 
@@ -79,18 +69,12 @@ def run(
         symbols: canonical; none: all.
         participant: only those in which this one bought or sold.
         within: which of them.
-        moment: as of when.
-        folder: where views are kept.
-        form: how rows are written.
-        console: where a table for people goes.
-        progress: where the progress is shown.
-        out: where anything else goes.
+        question: as of when, and where the answer goes.
 
     Raises:
         UsageError: a sequence as the moment on a log of several shards.
     """
-    one_shard_for(moment, log)
-    with bar(progress, "reading", "records") as shown, ready(History, log, folder, moment, shown) as view:
+    with question.view(History, log) as view:
         found = view.trades(symbols=symbols, participant=participant, within=within)
-    write(TRADES, found, form, console=console, out=out)
+    question.answer(TRADES, found)
     return ExitCode.OK

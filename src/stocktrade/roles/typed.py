@@ -13,8 +13,6 @@ from stocktrade.domain.values import (
     visible,
 )
 from stocktrade.errors import UsageError
-from stocktrade.ranges import Moment
-from stocktrade.transport.base import Log
 
 
 def checked_symbol(text: str) -> str:
@@ -57,6 +55,15 @@ def checked_participant(text: str) -> str:
             hint="for example --as HDFC",
         )
     return text
+
+
+def checked_owner(participant: str | None) -> str | None:
+    """Whose it is, if that was said.
+
+    Raises:
+        UsageError: it is no participant.
+    """
+    return None if participant is None else checked_participant(participant)
 
 
 def checked_time_in_force(text: str | None) -> TimeInForce | None:
@@ -103,17 +110,3 @@ def canonical_symbols(texts: Sequence[str]) -> list[str]:
         UsageError: one is none.
     """
     return [canonical_symbol(checked_symbol(text)) or "" for text in texts]
-
-
-def one_shard_for(moment: Moment, log: Log) -> None:
-    """Refuse an exchange sequence where it would not say which shard's.
-
-    Raises:
-        UsageError: the log has several shards.
-    """
-    if moment.seq is not None and log.partitions() > 1:
-        raise UsageError(
-            "--at needs a time here",
-            cause=f"{log.url} has {log.partitions()} shards, and each counts its own sequence",
-            hint="for example --at @-10m or --at @2026-11-23T09:15",
-        )

@@ -20,7 +20,6 @@ from stocktrade.views.store import Place, print_of
 _CAPTURES: Final = (1, 2)
 """The formats of a snapshot's rows in which a balance is `["balance", asset, owner, amount]`."""
 
-
 _MANY: Final = 10_000
 """From so many accounts on, reading all of them is faster than each by itself."""
 
@@ -95,16 +94,15 @@ class Accounts(View):
         found = [Balance(of, asset, int(amount)) for of, asset, amount in self._rows(owner)]
         return sorted(each for each in found if each.owner != CLEARING_HOUSE)
 
-    def _rows(self, owner: str | None, asset: str | None = None) -> list[tuple[str, str, str]]:
-        query = "SELECT * FROM balance WHERE (?1 IS NULL OR owner = ?1)"
-        if owner is not None:
-            query = "SELECT * FROM balance WHERE owner = ?1 AND (?2 IS NULL OR asset = ?2)"
-        return self.store.db.execute(query, (owner, asset) if owner is not None else (owner,)).fetchall()
+    def _rows(self, owner: str | None = None, asset: str | None = None) -> list[tuple[str, str, str]]:
+        given = {name: text for name, text in (("owner", owner), ("asset", asset)) if text is not None}
+        where = " AND ".join(["1", *(f"{name} = :{name}" for name in given)])
+        return self.store.db.execute(f"SELECT * FROM balance WHERE {where}", given).fetchall()  # noqa: S608 - names of ours
 
     def _add(self, moved: Mapping[tuple[str, str], int]) -> None:
         """Post to accounts. As text, because a sum over all trades need not fit what SQLite calls an integer."""
         if len(moved) > _MANY:
-            held = {(owner, asset): amount for owner, asset, amount in self._rows(None)}
+            held = {(owner, asset): amount for owner, asset, amount in self._rows()}
         else:
             held = {(of, asset): amount for of, asset in moved for _, asset, amount in self._rows(of, asset)}
         rows = [(*account, str(amount + int(held.get(account, 0)))) for account, amount in moved.items()]

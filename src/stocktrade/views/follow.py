@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
 from stocktrade.errors import UsageError
-from stocktrade.ranges import NOW, Moment
+from stocktrade.ranges import NOW, Moment, bisect
 from stocktrade.transport.base import Log, Reader, Record, TopicPartition
 from stocktrade.views.store import Place, Store, print_of
 
@@ -185,19 +185,12 @@ def last_not_after(log: Log, at: TopicPartition, seq: int, seq_of: Callable[[Rec
     A binary search, for the sequences of a partition rise with its offsets. `seq_of` gives None for a stranger's
     record.
     """
-    low = 0
-    last: Record | None = None
-    with closing(log.reader({at: 0})) as reader:
-        high = reader.ends()[at]
-        while low < high:
-            middle = (low + high) // 2
-            reader.seek(*at, middle)
-            near = [each for each in reader.poll(1.0, _NEAR) if each.offset < high]
-            record = next((each for each in near if seq_of(each) is not None), None)
-            if record is not None and (seq_of(record) or 0) <= seq:
-                last, low = record, record.offset + 1
-            else:
-                high = middle
+
+    def is_before(record: Record) -> bool | None:
+        found = seq_of(record)
+        return None if found is None else found <= seq
+
+    _, last = bisect(log, at, is_before, near=_NEAR)
     return last
 
 
