@@ -1,10 +1,13 @@
-"""The broker that tests marked `kafka` share, or the one line that says why they are skipped."""
+"""What tests share: a broker, or the one line that says why it is skipped; a log of one's own, and commands on it."""
 
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
+
+from stocktrade import cli, settings
 
 # testcontainers reads this when it is imported. The image of its reaper cannot be pulled everywhere, and the
 # fixtures below stop what they start.
@@ -110,3 +113,25 @@ def _brokers() -> Iterator[Callable[..., KafkaContainer]]:
         broker.stop()
     # What the library leaked while its broker was away must not come to light in somebody else's test.
     gc.collect()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the embedded log; it is not there yet."""
+    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
+    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command, which must end as is said, and gives its stdout, or, if that is asked for, its stderr."""
+
+    def run(*arguments: str, code: int = 0, err: bool = False) -> str:
+        capsys.readouterr()
+        assert cli.run([*arguments]) == code, capsys.readouterr().err
+        said = capsys.readouterr()
+        return said.err if err else said.out
+
+    return run

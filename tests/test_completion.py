@@ -13,15 +13,6 @@ from stocktrade.transport import connect, topics
 from stocktrade.transport.base import NewRecord
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the embedded log; it is not there yet."""
-    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
-
-
 def test_what_was_met_last_comes_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Symbols, participants and orders of the log, in any case; what is no order offers nothing."""
     for number, (symbol, who) in enumerate((("INFY", "LIC"), ("SBI", "HDFC"), ("ITC", "LIC-2"))):

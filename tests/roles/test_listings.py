@@ -34,26 +34,6 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the embedded log; it is not there yet."""
-    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command, which must end as is said, and gives its stdout."""
-
-    def run(*arguments: str, code: int = 0) -> str:
-        assert cli.run([*arguments]) == code, capsys.readouterr().err
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
 def market(run: Run) -> Run:
     """A buy of 100 at 885 of which 60 were sold in two parts and the rest cancelled; one offer waits."""
     run("buy", "SBI", "100", "885", "--id", "B-1", "-q")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from stocktrade import cli, settings
 from stocktrade.documents import DOCUMENTS
 from stocktrade.roles.schema import CHANNELS, MESSAGES
 from stocktrade.shard.history import to_the_end
@@ -20,28 +19,6 @@ from stocktrade.transport.base import NewRecord
 from test_auditor import trade_it
 
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the embedded log; it is not there yet."""
-    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command, and gives its stdout and, if that is asked for, its stderr."""
-
-    def run(*arguments: str, code: int = 0, err: bool = False) -> str:
-        capsys.readouterr()
-        assert cli.run([*arguments]) == code
-        said = capsys.readouterr()
-        return said.err if err else said.out
-
-    return run
 
 
 def strict(schema: dict[str, Any]) -> Draft202012Validator:

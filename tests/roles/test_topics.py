@@ -9,22 +9,13 @@ from uuid import uuid4
 import pytest
 from rich.console import Console
 
-from stocktrade import cli, settings
+from stocktrade import cli
 from stocktrade.errors import ExitCode, UsageError
 from stocktrade.roles.topics import create
 from stocktrade.transport import connect, topics
 from stocktrade.transport.base import Log
 
 NAMES = [spec.name for spec in topics.SPECS]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the embedded log; it is not there yet."""
-    monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / "home"
 
 
 def rows(count: int, state: str) -> str:
