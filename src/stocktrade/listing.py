@@ -75,13 +75,18 @@ def rupees(
     return Column(name, head, plain, shown, right=True, rank=rank)
 
 
-def time_of(name: str, head: str, of: Callable[[RowT], int], *, rank: int = 0) -> Column[RowT]:
-    """A column of times, `of` in milliseconds since 1970."""
+def time_of(name: str, head: str, of: Callable[[RowT], int | None], *, rank: int = 0) -> Column[RowT]:
+    """A column of times, `of` in milliseconds since 1970; an empty cell where there is none."""
+
+    def plain(row: RowT) -> str:
+        time_ms = of(row)
+        return "" if time_ms is None else rfc3339(time_ms) or ""
 
     def shown(row: RowT) -> str:
-        return tables.clock(of(row), newest_ms=time.time_ns() // 1_000_000)
+        time_ms = of(row)
+        return "" if time_ms is None else tables.clock(time_ms, newest_ms=time.time_ns() // 1_000_000)
 
-    return Column(name, head, lambda row: rfc3339(of(row)) or "", shown, rank=rank)
+    return Column(name, head, plain, shown, rank=rank)
 
 
 def _signed(amount: int, text: Callable[[int], str]) -> Text:

@@ -5,7 +5,6 @@ Invariant: a topic that exists is never changed; one that differs from what is a
 """
 
 import json
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final, NamedTuple, TextIO
@@ -17,7 +16,7 @@ from stocktrade import tables
 from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
 from stocktrade.lag import backlogs, last_entries, newest
-from stocktrade.listing import Column, Form, Listing, number, write
+from stocktrade.listing import Column, Form, Listing, number, time_of, write
 from stocktrade.ranges import Point, offset_of_time, resolve, rfc3339
 from stocktrade.records import json_line, row_of
 from stocktrade.tables import record_line
@@ -98,13 +97,7 @@ PARTITIONS: Final = Listing[Partition](
         Column("topic", "topic", lambda row: row.topic),
         number("partition", "shard", lambda row: row.partition),
         number("records", "records", lambda row: row.records),
-        Column(
-            "last",
-            "last",
-            lambda row: "" if row.last_ms is None else rfc3339(row.last_ms) or "",
-            lambda row: "" if row.last_ms is None else tables.clock(row.last_ms, newest_ms=_now_ms()),
-            rank=2,
-        ),
+        time_of("last", "last", lambda row: row.last_ms, rank=2),
         Column("lag", "lag", lambda row: "" if row.lag is None else str(row.lag), right=True),
         Column(
             "waiting_ms",
@@ -129,10 +122,6 @@ PARTITIONS: Final = Listing[Partition](
     },
     empty="no topics yet: the first `nse`, `buy` or `sell` makes them",
 )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def show(log: Log, *, form: Form, console: Console, out: TextIO, now_ms: int) -> ExitCode:
