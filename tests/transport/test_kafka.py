@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def test_a_changed_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_txn, "_USED_INTERNALS", (Changed,))
     with pytest.raises(UsageError, match="not the published one"):
         KafkaLog("127.0.0.1:1")
+
+
+def test_the_library_is_examined_once_however_many_threads_open_a_log() -> None:
+    """Two threads that parse at once can fail on Python 3.11, and its source stays what it was."""
+    kafka_txn._digest_of.cache_clear()
+    with ThreadPoolExecutor(8) as threads:
+        digests = {each.result() for each in [threads.submit(kafka_txn.internals_digest) for _ in range(32)]}
+    assert digests <= kafka_txn.KNOWN_INTERNALS
+    assert kafka_txn._digest_of.cache_info().misses == 1
 
 
 def test_an_open_transaction_on_what_a_shard_writes_is_named(

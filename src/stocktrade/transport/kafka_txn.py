@@ -11,8 +11,10 @@ committed. After any other end the producer is of no further use, and is thrown 
 """
 
 import inspect
+import threading
 import time
 from collections.abc import Collection, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -47,9 +49,19 @@ _END_TXN: Final = 5
 _HINT: Final = "pip install 'kafka-python[crc32c]==3.0.12'"
 
 
+_parsing = threading.Lock()
+
+
 def internals_digest() -> str:
     """A digest of the parts of the client library that this module reaches into."""
-    return sha256("\0".join(inspect.getsource(each) for each in _USED_INTERNALS).encode()).hexdigest()[:16]
+    # Python 3.11 fails now and then when two threads parse at once (SystemError), and each opens a log of its own.
+    with _parsing:
+        return _digest_of(_USED_INTERNALS)
+
+
+@cache
+def _digest_of(internals: tuple[Any, ...]) -> str:
+    return sha256("\0".join(inspect.getsource(each) for each in internals).encode()).hexdigest()[:16]
 
 
 def check_library() -> None:
