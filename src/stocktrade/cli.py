@@ -658,7 +658,7 @@ def topics(
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> ExitCode | None:
-    """List the topics: records, the last one, how far the exchange is behind, and who owns which shard."""
+    """List the topics: offsets, the last record, how far the exchange is behind, and who owns which shard."""
     if context.invoked_subcommand is not None:
         _check_none_given(context)
         return None

@@ -316,8 +316,7 @@ class TopicsDocument(_Document, named="topics"):
 class PartitionDocument(_Document, named="partition"):
     """`topics`: a partition; `lag` is null on topics that the exchange does not read.
 
-    `offsets`: how many are kept. On the embedded log that is the number of records; on Kafka the ends of transactions
-    have offsets, too.
+    `offsets`: how many are kept, on Kafka also those of the ends of transactions.
     """
 
     topic: str

@@ -313,3 +313,6 @@ def test_on_kafka(kafka_servers: str) -> None:
         (letter,) = [json.loads(line) for line in out.getvalue().splitlines()]
         assert letter["input"] == str(at)
         assert letter["again"].startswith("buy-orders@")
+        assert letter["redriven"] == 1
+        with pytest.raises(dlq.NotSent, match="was sent again before"):
+            dlq.redrive(log, [at], mail, reason=None, as_json=True, console=console, out=out)

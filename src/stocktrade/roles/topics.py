@@ -72,10 +72,10 @@ def create(log: Log, *, partitions: int | None, as_json: bool, console: Console,
 class Partition(NamedTuple):
     """One partition as it is now.
 
-    `offsets`: how many it keeps. On the embedded log that is the number of its records; on Kafka the end of each
-    transaction has an offset, too, and a compacted topic has gaps. `last_ms`: the time of
-    the last record. Of an input topic `lag` is how many of its records no journal entry has, and `waiting_ms` how long
-    the oldest one of its shard has been waiting. `owner` is the shard's.
+    `offsets`: how many it keeps: those of its records, on Kafka also of the ends of transactions, in a compacted topic
+    also of what was replaced. `last_ms`: the time of the last record. Of an input topic `lag` is how many of its
+    records no journal entry has, and `waiting_ms` how long the oldest one of its shard has been waiting. `owner` is the
+    shard's.
     """
 
     topic: str
