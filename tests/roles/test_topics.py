@@ -187,7 +187,7 @@ def test_a_range_of_times_is_exact(home: Path, capsys: pytest.CaptureFixture[str
     """A clock that was set back brings no record of another time in."""
     with connect(f"sqlite:{home}") as log:
         log.ensure_topics(topics.SPECS)
-        log.append([NewRecord(topics.TRADES, b"SBIN", b"{}", 0, s * 1_000) for s in (1, 20, 5, 30, 25, 2, 40)])
+        log.append([NewRecord(topics.TRADES, b"SBIN", b"{}", 0, s * 1_000) for s in (1, 20, 50, 30, 25, 2, 40)])
     options = ("--from", "@1970-01-01T00:00:15Z", "--until", "@1970-01-01T00:00:35Z")
     assert cli.run(["topics", "tail", "trades", "--json", *options]) == 0
     assert [json.loads(line)["time"][17:19] for line in capsys.readouterr().out.splitlines()] == ["20", "30", "25"]
