@@ -834,7 +834,16 @@ def list_letters(
     console = _console()
     form = form_of(console, as_json=as_json, as_csv=as_csv)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.show_all(log, start=first, until=end, last=most, form=form, console=console, out=sys.stdout)
+        return role.show_all(
+            log,
+            start=first,
+            until=end,
+            last=most,
+            form=form,
+            console=console,
+            progress=_console(stderr=True),
+            out=sys.stdout,
+        )
 
 
 @_dlq.command("show")
@@ -851,7 +860,8 @@ def show_letter(
 
     wanted = role.place_from(place)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.show(log, wanted, as_json=as_json, console=_console(), out=sys.stdout)
+        consoles = {"console": _console(), "progress": _console(stderr=True)}
+        return role.show(log, wanted, as_json=as_json, **consoles, out=sys.stdout)
 
 
 @_dlq.command()
@@ -893,7 +903,8 @@ def redrive(
     mail = role.Mail(role.value_from(value), force, dry_run, confirm)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         _name(log)
-        return role.redrive(log, wanted, mail, reason=reason, as_json=as_json, console=_console(), out=sys.stdout)
+        consoles = {"console": _console(), "progress": _console(stderr=True)}
+        return role.redrive(log, wanted, mail, reason=reason, as_json=as_json, **consoles, out=sys.stdout)
 
 
 @app.command(rich_help_panel="Set up")

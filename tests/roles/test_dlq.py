@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from stocktrade import cli, settings
+from stocktrade import cli, progress, settings
 from stocktrade.roles import dlq
 from stocktrade.shard.history import to_the_end
 from stocktrade.shard.node import Node
@@ -212,6 +213,20 @@ def test_the_last_twenty(home: Path, run: Run) -> None:
     assert before["time"] == "1970-01-01T00:00:01.039Z"
 
 
+def test_a_long_look_shows_how_far_it_is(home: Path, letters: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has become of a letter is read from the inputs since: on a terminal a bar, elsewhere nothing."""
+    monkeypatch.setattr(progress, "AFTER_S", 0.0)
+    monkeypatch.setattr(dlq, "_SHOWN_EVERY", 1)
+    seen, out = io.StringIO(), io.StringIO()
+    with connect(f"sqlite:{home}") as log:
+        place = dlq.place_from("0:0")
+        screen = Console(file=seen, force_terminal=True, width=100)
+        assert dlq.show(log, place, as_json=True, console=Console(file=out), progress=screen, out=out) == 0
+    assert "reading" in seen.getvalue()
+    assert "inputs" in seen.getvalue()
+    assert json.loads(out.getvalue())["position"] == "dead-letters@0:0"
+
+
 def test_all_of_a_reason(letters: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """`--all` takes those that were not sent again, `--reason` some of them; a long one goes out whole."""
     said = letters("dlq", "redrive", "--all", "--reason", "TOO_LARGE", "--force", "--yes", "--json")
@@ -283,8 +298,6 @@ def test_an_unused_log_has_none(home: Path, run: Run) -> None:
 @pytest.mark.kafka
 def test_on_kafka(kafka_servers: str) -> None:
     """On a real broker with four shards a cut order is listed, mended and traded."""
-    from rich.console import Console
-
     from stocktrade.listing import Form
     from stocktrade.roles.topics import partitions_of
 
@@ -304,15 +317,15 @@ def test_on_kafka(kafka_servers: str) -> None:
         assert after[at[:2]].lag == 0
         console, out = Console(), io.StringIO()
         mail = dlq.Mail(WHOLE, force=False, dry_run=False, confirm=lambda _: True)
-        assert dlq.redrive(log, [at], mail, reason=None, as_json=True, console=console, out=out) == 0
+        assert dlq.redrive(log, [at], mail, reason=None, as_json=True, console=console, progress=console, out=out) == 0
         assert json.loads(out.getvalue())["topic"] == topics.BUY_ORDERS
         take(log)
         out.truncate(0)
         out.seek(0)
-        dlq.show_all(log, start=None, until=None, last=None, form=Form.JSON, console=console, out=out)
+        dlq.show_all(log, start=None, until=None, last=None, form=Form.JSON, console=console, progress=console, out=out)
         (letter,) = [json.loads(line) for line in out.getvalue().splitlines()]
         assert letter["input"] == str(at)
         assert letter["again"].startswith("buy-orders@")
         assert letter["redriven"] == 1
         with pytest.raises(dlq.NotSent, match="was sent again before"):
-            dlq.redrive(log, [at], mail, reason=None, as_json=True, console=console, out=out)
+            dlq.redrive(log, [at], mail, reason=None, as_json=True, console=console, progress=console, out=out)

@@ -21,6 +21,7 @@ from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, StocktradeError, UsageError
 from stocktrade.lag import records_of
 from stocktrade.listing import Column, Form, Listing, json_line, number, time_of, write
+from stocktrade.progress import bar
 from stocktrade.ranges import Point, offset_of_time, rfc3339
 from stocktrade.records import json_line as record_json
 from stocktrade.settings import read_bytes
@@ -117,26 +118,27 @@ def show_all(
     last: int | None,
     form: Form,
     console: Console,
+    progress: Console,
     out: TextIO,
 ) -> ExitCode:
-    """List the dead letters of a range, oldest first, the last so many of them.
+    """List the dead letters of a range, oldest first, the last so many of them; `progress` is for stderr.
 
     Raises:
         Unavailable: the log cannot be read.
     """
     found = sorted(_letters(log, start, until, last=last), key=lambda record: (record.time_ms, record.position))
-    letters = _known(log, found[-last:] if last is not None else found)
+    letters = _known(log, found[-last:] if last is not None else found, progress)
     write(LETTERS, letters, form, console=console, out=out)
     return ExitCode.OK
 
 
-def show(log: Log, place: Position, *, as_json: bool, console: Console, out: TextIO) -> ExitCode:
-    """Show one dead letter, whole.
+def show(log: Log, place: Position, *, as_json: bool, console: Console, progress: Console, out: TextIO) -> ExitCode:
+    """Show one dead letter, whole; `progress` is for stderr.
 
     Raises:
         NoSuchLetter: there is none.
     """
-    (letter,) = _known(log, [_letter_at(log, place)])
+    (letter,) = _known(log, [_letter_at(log, place)], progress)
     value, whole = _value_of(log, letter)
     now = _fate(letter, value) if whole else "unknown: no more than its beginning is kept"
     if as_json:
@@ -188,9 +190,12 @@ def redrive(
     reason: str | None,
     as_json: bool,
     console: Console,
+    progress: Console,
     out: TextIO,
 ) -> ExitCode:
     """Send inputs again that were no orders; those of `places`, or, without any, all with a reason not sent again yet.
+
+    `progress` is for stderr.
 
     Returns:
         OK, or NO when one was not sent.
@@ -201,9 +206,10 @@ def redrive(
     """
     if places:
         # One letter has several names, and is sent once.
-        letters = _known(log, list({record.position: record for record in _letters_at(log, places)}.values()))
+        named = {record.position: record for record in _letters_at(log, places)}
+        letters = _known(log, list(named.values()), progress)
     else:
-        waiting = [each for each in _known(log, list(_letters(log))) if each.again is None]
+        waiting = [each for each in _known(log, list(_letters(log)), progress) if each.again is None]
         letters = [each for each in waiting if reason in (None, each.reason)]
         if not letters:
             _tell_reasons(waiting, reason)
@@ -342,19 +348,27 @@ class _Sent(NamedTuple):
     times: int
 
 
-def _sent_since(log: Log, time_ms: int) -> dict[Position, _Sent]:
+def _sent_since(log: Log, time_ms: int, progress: Console) -> dict[Position, _Sent]:
     """The inputs from a time on that are dead letters sent again."""
     places = [(topic, shard) for topic in topics.INPUTS for shard in range(log.partitions())]
     with closing(log.reader(dict.fromkeys(places, 0))) as reader:
         ends = reader.ends()
     starts = {at: offset_of_time(log, *at, time_ms, end=end) for at, end in ends.items() if end}
+    starts = {at: start for at, start in starts.items() if start < ends[at]}
+    total = sum(ends[at] - start for at, start in starts.items())
     found = {}
-    for record in records_of(log, {at: start for at, start in starts.items() if start < ends[at]}):
-        headers = dict(record.headers)
-        if FROM in headers and ORIGIN in headers:
-            letter, origin = (headers[name].decode(errors="backslashreplace") for name in (FROM, ORIGIN))
-            found[record.position] = _Sent(letter, origin, _number(headers.get(TIMES, b"")) or 0)
+    with bar(progress, "reading", "inputs") as shown:
+        for done, record in enumerate(records_of(log, starts)):
+            if done % _SHOWN_EVERY == 0:
+                shown(done, total)
+            headers = dict(record.headers)
+            if FROM in headers and ORIGIN in headers:
+                letter, origin = (headers[name].decode(errors="backslashreplace") for name in (FROM, ORIGIN))
+                found[record.position] = _Sent(letter, origin, _number(headers.get(TIMES, b"")) or 0)
     return found
+
+
+_SHOWN_EVERY: Final = 1_000
 
 
 def _number(digits: bytes) -> int | None:
@@ -365,14 +379,14 @@ def _number(digits: bytes) -> int | None:
 _MAX_DIGITS: Final = 18
 
 
-def _known(log: Log, records: Sequence[Record]) -> list[Letter]:
+def _known(log: Log, records: Sequence[Record], progress: Console) -> list[Letter]:
     """Dead letters with what is known of them: what they say, and what has become of them.
 
     How often an input was sent again stands on the inputs alone, so these are read since the oldest of the letters.
     """
     if not records:
         return []
-    sent = _sent_since(log, min(record.time_ms for record in records))
+    sent = _sent_since(log, min(record.time_ms for record in records), progress)
     times: dict[str, int] = {}
     again: dict[str, tuple[int, Position]] = {}
     for position, each in sent.items():
