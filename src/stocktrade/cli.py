@@ -482,6 +482,7 @@ def orders(
 ) -> ExitCode | None:
     """List the last orders and how far each has come: `stocktrade orders --as HDFC --open`."""
     if context.invoked_subcommand is not None:
+        _check_none_given(context)
         return None
     from stocktrade.roles import orders as role  # noqa: PLC0415
     from stocktrade.roles.typed import canonical_symbols, checked_owner  # noqa: PLC0415
@@ -659,8 +660,9 @@ def topics(
     as_csv: Csv = False,
     as_json: Json = False,
 ) -> ExitCode | None:
-    """List the topics: records, the last one, how far the exchange is behind, and who owns which shard."""
+    """List the topics: offsets, the last record, how far the exchange is behind, and who owns which shard."""
     if context.invoked_subcommand is not None:
+        _check_none_given(context)
         return None
     return _list_topics((bootstrap_server, command_config, command_property), as_csv=as_csv, as_json=as_json)
 
@@ -706,21 +708,30 @@ def tail(
     as_json: Json = False,
 ) -> ExitCode:
     """Print the records of a topic as they are: `stocktrade topics tail trades -n 3 --no-follow`."""
-    from stocktrade.ranges import Point, parse_point  # noqa: PLC0415
+    from stocktrade.ranges import parse_point  # noqa: PLC0415
     from stocktrade.roles import topics as role  # noqa: PLC0415
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
     role.checked_topic(topic)
     if last is not None and start is not None:
         raise UsageError("-n and --from both say where to begin", hint="give one of them")
-    count = role.TAIL if last is None else last
-    first = Point("before_end", count) if start is None else parse_point(start, now_ms=_now_ms())
-    end = None if until is None else parse_point(until, now_ms=_now_ms())
+    count = role.TAIL if last is None and start is None else last
+    first, end = (None if point is None else parse_point(point, now_ms=_now_ms()) for point in (start, until))
     if follow and end is not None:
         raise UsageError("--follow has no end, --until is one", hint="give one of them")
     goes_on = end is None and (sys.stdout.isatty() if follow is None else follow)
     with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.tail(log, topic, start=first, until=end, follow=goes_on, as_json=as_json, out=sys.stdout, stop=stop)
+        return role.tail(
+            log,
+            topic,
+            start=first,
+            until=end,
+            last=count,
+            follow=goes_on,
+            as_json=as_json,
+            out=sys.stdout,
+            stop=stop,
+        )
 
 
 @_topics.command()
@@ -823,7 +834,16 @@ def list_letters(
     console = _console()
     form = form_of(console, as_json=as_json, as_csv=as_csv)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.show_all(log, start=first, until=end, last=most, form=form, console=console, out=sys.stdout)
+        return role.show_all(
+            log,
+            start=first,
+            until=end,
+            last=most,
+            form=form,
+            console=console,
+            progress=_console(stderr=True),
+            out=sys.stdout,
+        )
 
 
 @_dlq.command("show")
@@ -840,7 +860,8 @@ def show_letter(
 
     wanted = role.place_from(place)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
-        return role.show(log, wanted, as_json=as_json, console=_console(), out=sys.stdout)
+        consoles = {"console": _console(), "progress": _console(stderr=True)}
+        return role.show(log, wanted, as_json=as_json, **consoles, out=sys.stdout)
 
 
 @_dlq.command()
@@ -852,7 +873,8 @@ def redrive(
     every: Annotated[bool, typer.Option("--all", help="All that were not sent again yet.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", metavar="R", help="With --all: only NOT_JSON, say.")] = None,
     value: Annotated[
-        str | None, typer.Option("--value", metavar="FILE", help="Send what stands in a file instead.")
+        str | None,
+        typer.Option("--value", metavar="FILE", help="Send what is in a file instead; -: standard input."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also what would come back, or did so three times.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -881,7 +903,8 @@ def redrive(
     mail = role.Mail(role.value_from(value), force, dry_run, confirm)
     with _open(bootstrap_server, command_config, command_property, reads=True) as log:
         _name(log)
-        return role.redrive(log, wanted, mail, reason=reason, as_json=as_json, console=_console(), out=sys.stdout)
+        consoles = {"console": _console(), "progress": _console(stderr=True)}
+        return role.redrive(log, wanted, mail, reason=reason, as_json=as_json, **consoles, out=sys.stdout)
 
 
 @app.command(rich_help_panel="Set up")
@@ -1036,6 +1059,21 @@ def _moment(at: str | None) -> "Moment":
     from stocktrade.ranges import NOW, parse_moment  # noqa: PLC0415
 
     return NOW if at is None else parse_moment(at, now_ms=_now_ms())
+
+
+def _check_none_given(context: typer.Context) -> None:
+    """Refuse options before a subcommand: they are those of the list and would be lost, the log's name among them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if any(getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE" for name in context.params):
+        whole = f"{context.command_path} {context.invoked_subcommand}"
+        raise UsageError(
+            f"an option stands before `{context.invoked_subcommand}`",
+            cause=f"there it would be one of `{context.command_path}`",
+            hint=f"put it at the end: `{whole} …`",
+        )
 
 
 def _now_ms() -> int:

@@ -314,11 +314,14 @@ class TopicsDocument(_Document, named="topics"):
 
 
 class PartitionDocument(_Document, named="partition"):
-    """`topics`: a partition; `lag` is null on topics that the exchange does not read."""
+    """`topics`: a partition; `lag` is null on topics that the exchange does not read.
+
+    `offsets`: how many are kept, on Kafka also those of the ends of transactions.
+    """
 
     topic: str
     partition: int
-    records: int
+    offsets: int
     last: str | None
     lag: int | None
     waiting_ms: int | None

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from stocktrade.domain.messages import JournalRecord
@@ -80,8 +81,14 @@ def backlogs(log: Log, entries: Mapping[int, JournalRecord], shards: Iterable[in
 _T = TypeVar("_T")
 
 
-def records_of(log: Log, starts: Mapping[TopicPartition, int], at_most: int | None = None) -> Iterator[Record]:
-    """What stands on partitions from offsets to their present ends.
+def records_of(
+    log: Log,
+    starts: Mapping[TopicPartition, int],
+    at_most: int | None = None,
+    *,
+    stops: Mapping[TopicPartition, int] = MappingProxyType({}),
+) -> Iterator[Record]:
+    """What stands on partitions from offsets to their present ends, or before `stops` where there are any.
 
     Raises:
         Unavailable: the log brings nothing more of what it has.
@@ -90,15 +97,17 @@ def records_of(log: Log, starts: Mapping[TopicPartition, int], at_most: int | No
         return
     given = 0
     with closing(log.reader(starts)) as reader:
-        ends = reader.ends()
+        ends = {at: min(end, stops.get(at, end)) for at, end in reader.ends().items()}
         heard_at = time.monotonic()
         while not reader.caught_up(ends):
             for record in reader.poll(PATIENCE_S / 5):
+                heard_at = time.monotonic()
+                if record.offset >= stops.get((record.topic, record.partition), record.offset + 1):
+                    continue
                 yield record
                 given += 1
                 if given == at_most:
                     return
-                heard_at = time.monotonic()
             if time.monotonic() - heard_at > PATIENCE_S:
                 raise Unavailable(f"{log.url} brings nothing more", cause=f"nothing came within {PATIENCE_S:g} s")
 

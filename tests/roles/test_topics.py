@@ -1,8 +1,10 @@
 """`topics create`: what is missing is made, what is there stays, what differs is refused."""
 
+import base64
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,9 +13,10 @@ from rich.console import Console
 
 from stocktrade import cli
 from stocktrade.errors import ExitCode, UsageError
-from stocktrade.roles.topics import create
+from stocktrade.ranges import Point
+from stocktrade.roles.topics import create, partitions_of, tail
 from stocktrade.transport import connect, topics
-from stocktrade.transport.base import Log
+from stocktrade.transport.base import Log, NewRecord
 
 NAMES = [spec.name for spec in topics.SPECS]
 
@@ -112,7 +115,7 @@ def test_the_list_says_what_waits(home: Path, capsys: pytest.CaptureFixture[str]
         assert cli.run(["topics", "list", "--json"]) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(rows) == 2 * len(NAMES)
-        return {(row["topic"], row["partition"]): (row["records"], row["lag"]) for row in rows}
+        return {(row["topic"], row["partition"]): (row["offsets"], row["lag"]) for row in rows}
 
     before = lags()
     assert sorted(said for (topic, _), said in before.items() if topic == "buy-orders") == [(0, 0), (3, 3)]
@@ -138,6 +141,76 @@ def test_a_topic_is_printed_as_it_is(home: Path, capsys: pytest.CaptureFixture[s
     assert offsets("--from", "1", "--until", "3") == [1, 2]
     assert offsets("--from", "-1") == [3]
     assert offsets("--until", "@2000-01-01") == []
+    assert offsets("--until", "2", "-n", "1") == [1]
+    assert offsets("--from", "-3", "--until", "-1") == [1, 2]
+    assert offsets("--from", "-99") == [0, 1, 2, 3]
     assert cli.run(["topics", "tail", "buy-orders", "-n", "1"]) == 0
     assert "buy-orders@0:3" in capsys.readouterr().out
     assert cli.run(["topics", "tail", "buy-orders", "--json", "--watch"]) == 2
+
+
+def test_an_unused_topic_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no error, nothing comes out, and no topic is made."""
+    connect(f"sqlite:{home}").close()
+    assert cli.run(["topics", "tail", "trades"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "no topic trades yet: the first `nse`, `buy` or `sell` makes it\n")
+    with connect(f"sqlite:{home}") as log:
+        assert len(log.missing_topics(topics.SPECS)) == len(NAMES)
+
+
+def test_a_count_from_the_end_counts_records(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where later records have replaced others, offsets have gaps; the last two are two for all that."""
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+        log.append([NewRecord(topics.SNAPSHOTS, b"b" if n == 1 else b"a", b"{}", 0) for n in range(50)])
+
+    def offsets(*options: str) -> list[int]:
+        assert cli.run(["topics", "tail", "exchange-snapshots", "--json", *options]) == 0
+        return [json.loads(line)["offset"] for line in capsys.readouterr().out.splitlines()]
+
+    assert offsets() == offsets("--from", "-2") == offsets("-n", "2") == [1, 49]
+    assert offsets("--from", "-1") == offsets("-n", "1") == [49]
+    assert offsets("--from", "-3") == [1, 49]
+
+
+def test_a_range_of_times_is_exact(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clock that was set back brings no record of another time in."""
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+        log.append([NewRecord(topics.TRADES, b"SBIN", b"{}", 0, s * 1_000) for s in (1, 20, 50, 30, 25, 2, 40)])
+    options = ("--from", "@1970-01-01T00:00:15Z", "--until", "@1970-01-01T00:00:35Z")
+    assert cli.run(["topics", "tail", "trades", "--json", *options]) == 0
+    assert [json.loads(line)["time"][17:19] for line in capsys.readouterr().out.splitlines()] == ["20", "30", "25"]
+
+
+def test_following_goes_on_from_the_last(home: Path) -> None:
+    """What is there, as far as asked for, then what comes, until it is stopped."""
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+        log.append([NewRecord(topics.TRADES, b"SBIN", b"%d" % n, 0) for n in range(3)])
+        out, stops = io.StringIO(), iter([False, False, True])
+
+        def stop() -> bool:
+            log.append([NewRecord(topics.TRADES, b"SBIN", b"more", 0)])
+            return next(stops)
+
+        tail(log, "trades", start=None, until=None, last=1, follow=True, as_json=False, out=out, stop=stop)
+    assert [line.split("\t")[1] for line in out.getvalue().splitlines()] == ["trades@0:2", "trades@0:3", "trades@0:4"]
+
+
+@pytest.mark.kafka
+def test_the_end_of_a_transaction_is_no_record(log: Log) -> None:
+    """Every commit of an exchange has one, with an offset of its own; the last two records are two."""
+    log.ensure_topics(topics.SPECS)
+    with closing(log.claim(0)) as writer:
+        for number in range(30):
+            writer.commit([NewRecord(topics.TRADES, b"SBIN", b"%d" % number, 0)])
+    for start, last, count in ((None, 2, 2), (None, 20, 20), (None, 99, 30), (Point("before_end", 1), None, 1)):
+        out = io.StringIO()
+        tail(log, "trades", start=start, until=None, last=last, follow=False, as_json=True, out=out, stop=lambda: False)
+        values = [json.loads(line)["value"]["base64"] for line in out.getvalue().splitlines()]
+        assert [int(base64.b64decode(value)) for value in values] == [*range(30 - count, 30)]
+    rows = {(row.topic, row.partition): row for row in partitions_of(log, 0)}
+    assert rows["trades", 0].offsets == 60
+    assert rows["buy-orders", 0].lag == rows["sell-offers", 1].lag == 0

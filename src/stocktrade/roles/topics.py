@@ -5,6 +5,7 @@ Invariant: a topic that exists is never changed; one that differs from what is a
 """
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final, NamedTuple, TextIO
@@ -17,11 +18,12 @@ from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
 from stocktrade.lag import backlogs, last_entries, newest
 from stocktrade.listing import Column, Form, Listing, number, time_of, write
-from stocktrade.ranges import Point, offset_of_time, resolve, rfc3339
+from stocktrade.ranges import Point, rfc3339
 from stocktrade.records import json_line, row_of
+from stocktrade.spans import span_of
 from stocktrade.tables import record_line
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Record, TopicPartition
+from stocktrade.transport.base import Log, Record
 
 
 def create(log: Log, *, partitions: int | None, as_json: bool, console: Console, out: TextIO) -> ExitCode:
@@ -69,14 +71,15 @@ def create(log: Log, *, partitions: int | None, as_json: bool, console: Console,
 class Partition(NamedTuple):
     """One partition as it is now.
 
-    `records`: how many offsets it keeps; on Kafka the ends of transactions have offsets, too. `last_ms`: the time of
-    the last record. Of an input topic `lag` is how many of its records no journal entry has, and `waiting_ms` how long
-    the oldest one of its shard has been waiting. `owner` is the shard's.
+    `offsets`: how many it keeps: those of its records, on Kafka also of the ends of transactions, in a compacted topic
+    also of what was replaced. `last_ms`: the time of the last record. Of an input topic `lag` is how many of its
+    records no journal entry has, and `waiting_ms` how long the oldest one of its shard has been waiting. `owner` is the
+    shard's.
     """
 
     topic: str
     partition: int
-    records: int
+    offsets: int
     last_ms: int | None
     lag: int | None
     waiting_ms: int | None
@@ -87,16 +90,12 @@ def _age(ms: int | None) -> str:
     return "" if ms is None else tables.duration(max(0, ms))
 
 
-def _owner(row: Partition) -> str:
-    return row.owner or ""
-
-
 PARTITIONS: Final = Listing[Partition](
     schema="stocktrade.partition/1",
     columns=(
         Column("topic", "topic", lambda row: row.topic),
         number("partition", "shard", lambda row: row.partition),
-        number("records", "records", lambda row: row.records),
+        number("offsets", "offsets", lambda row: row.offsets),
         time_of("last", "last", lambda row: row.last_ms, rank=2),
         Column("lag", "lag", lambda row: "" if row.lag is None else str(row.lag), right=True),
         Column(
@@ -114,7 +113,7 @@ PARTITIONS: Final = Listing[Partition](
     document=lambda row: {
         "topic": row.topic,
         "partition": row.partition,
-        "records": row.records,
+        "offsets": row.offsets,
         "last": None if row.last_ms is None else rfc3339(row.last_ms),
         "lag": row.lag,
         "waiting_ms": row.waiting_ms,
@@ -185,8 +184,9 @@ def tail(
     log: Log,
     topic: str,
     *,
-    start: Point,
+    start: Point | None,
     until: Point | None,
+    last: int | None,
     follow: bool,
     as_json: bool,
     out: TextIO,
@@ -197,8 +197,9 @@ def tail(
     Args:
         log: the log.
         topic: one of the exchange's.
-        start: where to begin in each partition.
+        start: where to begin in each partition; None: with what is kept.
         until: where to end; None: at the present end, or, with `follow`, never.
+        last: of what is there now no more than so many of each partition, the last ones.
         follow: wait for what comes.
         as_json: as `watch --json` writes them.
         out: where lines go.
@@ -208,20 +209,16 @@ def tail(
         Unavailable: the log cannot be read.
     """
     if topic in log.missing_topics(topics.SPECS):
+        sys.stderr.write(f"no topic {topic} yet: the first `nse`, `buy` or `sell` makes it\n")
         return ExitCode.OK
-    shards = range(log.partitions())
-    with closing(log.reader({(topic, shard): None for shard in shards})) as reader:
-        ends = reader.ends()
-
-    def place_of(point: Point, at: TopicPartition) -> int:
-        return resolve(point, end=ends[at], offset_at=lambda ms: offset_of_time(log, *at, ms, end=ends[at]))
-
-    starts = {at: place_of(start, at) for at in ends}
-    stops = {at: place_of(until, at) for at in ends} if until is not None else None if follow else ends
-    with closing(log.reader(starts)) as reader, suppress(BrokenPipeError):
-        while not stop() and (stops is None or not reader.caught_up(stops)):
+    span = span_of(log, topic, start=start, until=until, last=last)
+    stops = span.stops
+    if follow:
+        span = span._replace(stops={})
+    with closing(log.reader(span.starts)) as reader, suppress(BrokenPipeError):
+        while not stop() and (follow or not reader.caught_up(stops)):
             for record in reader.poll(POLL_S):
-                if stops is None or record.offset < stops[record.topic, record.partition]:
+                if span.holds(record):
                     out.write((json_line(record) if as_json else _line(record)) + "\n")
             out.flush()
     return ExitCode.OK
