@@ -785,7 +785,7 @@ def schema(
         return role.run(name, out=sys.stdout)
     if name is not None:
         raise UsageError("--asyncapi is about all topics", hint="leave the name out")
-    return role.asyncapi(log_target(bootstrap_server, command_config, command_property or ()).url, out=sys.stdout)
+    return role.asyncapi(log_target(bootstrap_server, command_config, command_property or ()), out=sys.stdout)
 
 
 _dlq = typer.Typer(no_args_is_help=True)
