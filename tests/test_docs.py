@@ -331,7 +331,14 @@ def test_the_way_documents_are_compared_finds_a_difference() -> None:
 def test_the_reference_is_that_of_the_commands() -> None:
     """`make docs` would change nothing."""
     made = runpy.run_path(str(ROOT / "docs" / "reference.py"))
-    assert (ROOT / "docs" / "commands.md").read_text() == made["page"]()
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert page == made["page"]()
+    for path, more in made["MORE"].items():
+        examples = [example for example in more.examples if example.split()[: path.count(" ") + 1] == path.split()]
+        assert examples or more.page or path == "dlq", f"{path} has no example"
+        assert f"### `stocktrade {path}" in page
+    variables = {name for path in SOURCE.rglob("*.py") for name in re.findall(r'"(STOCKTRADE_\w+)"', path.read_text())}
+    assert variables == {name for name in made["ENVIRONMENT"] if name.startswith("STOCKTRADE_")}
 
 
 # --- examples of messages --------------------------------------------------------------------------------------

@@ -52,8 +52,17 @@ def _completion(what: "What") -> Callable[[str], list[str]]:
     return complete
 
 
+def _schema_names(incomplete: str) -> list[str]:
+    from stocktrade.roles.schema import names  # noqa: PLC0415
+
+    return _words(*names())(incomplete)
+
+
 _symbols, _participants = _completion("symbols"), _completion("participants")
 _order_ids, _topic_names = _completion("orders"), _completion("topics")
+
+_CONNECTION: Final = "Connection"
+"""Where the help of a command shows the options of the connection."""
 
 Bootstrap = Annotated[
     str | None,
@@ -63,6 +72,7 @@ Bootstrap = Annotated[
         metavar="HOST:PORT",
         help="Kafka to trade on; without it the bootstrap.servers of --command-property, STOCKTRADE_BOOTSTRAP_SERVERS, "
         "the bootstrap.servers of the file; without any, the embedded log.",
+        rich_help_panel=_CONNECTION,
     ),
 ]
 CommandConfig = Annotated[
@@ -71,6 +81,7 @@ CommandConfig = Annotated[
         "--command-config",
         metavar="FILE",
         help="Kafka's options in a file (security.protocol=SSL …), also as STOCKTRADE_COMMAND_CONFIG.",
+        rich_help_panel=_CONNECTION,
     ),
 ]
 CommandProperty = Annotated[
@@ -79,6 +90,7 @@ CommandProperty = Annotated[
         "--command-property",
         metavar="NAME=VALUE",
         help="One of Kafka's options, no secret; goes before the file. Repeatable.",
+        rich_help_panel=_CONNECTION,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
@@ -95,7 +107,8 @@ TimeInForceOption = Annotated[
     typer.Option(
         "--tif",
         metavar="DAY|IOC|FOK",
-        help="Wait in the book, take what is there, or all or nothing. [DAY]",
+        help="Wait in the book, take what is there, or all or nothing.",
+        show_default="DAY",
         autocompletion=_words("DAY", "IOC", "FOK"),
     ),
 ]
@@ -104,21 +117,25 @@ PreventionOption = Annotated[
     typer.Option(
         "--stp",
         metavar="KIND",
-        help="Self-trade prevention: off, cancel-passive or cancel-active. [off]",
+        help="Self-trade prevention: off, cancel-passive or cancel-active.",
+        show_default="off",
         autocompletion=_words("off", "cancel-passive", "cancel-active"),
     ),
+]
+OneSymbol = Annotated[
+    str, typer.Argument(metavar="SYMBOL", help="As SBI, NSE:SBIN, M&M; in any case.", autocompletion=_symbols)
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout, with a line of names first.")]
 AtMoment = Annotated[
     str | None, typer.Option("--at", metavar="SEQ|TIME", help="As of then: 5, @-10m, @2026-11-23T09:15.")
 ]
-Last = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="No more than the last N. [20]")]
+Last = Annotated[int | None, typer.Option("-n", metavar="N", min=1, help="No more than the last N.", show_default="20")]
 From = Annotated[
     str | None, typer.Option("--from", metavar="WHEN", help="start, end, N, +N, -N, @-10m, @2026-11-23T09:15.")
 ]
 Until = Annotated[str | None, typer.Option("--until", metavar="WHEN", help="As --from.")]
 Whose = Annotated[
-    str | None, typer.Argument(metavar="[PARTICIPANT]", help="Only this one's.", autocompletion=_participants)
+    str | None, typer.Argument(metavar="PARTICIPANT", help="Only this one's.", autocompletion=_participants)
 ]
 Instruments = Annotated[
     str | None, typer.Option("--instruments", metavar="FILE", help="Ticks, lots, bands and caps, in TOML.")
@@ -167,11 +184,11 @@ def nse(
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
 def buy(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
-    quantity: Annotated[str, typer.Argument(metavar="QTY")],
+    symbol: OneSymbol,
+    quantity: Annotated[str, typer.Argument(metavar="QTY", help="Shares: 100, 1,00,000.")],
     price: Annotated[
         str | None,
-        typer.Argument(metavar="[PRICE]", help="Rupees per share: 885, 884.95, 1,00,885.05; without it, the market."),
+        typer.Argument(metavar="PRICE", help="Rupees per share: 885, 884.95, 1,00,885.05; without it, the market."),
     ] = None,
     *,
     participant: Annotated[
@@ -212,10 +229,10 @@ def buy(
 
 @app.command(rich_help_panel="Trade", context_settings=_ORDER_CONTEXT)
 def sell(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
-    quantity: Annotated[str, typer.Argument(metavar="QTY")],
+    symbol: OneSymbol,
+    quantity: Annotated[str, typer.Argument(metavar="QTY", help="Shares: 100, 1,00,000.")],
     price: Annotated[
-        str | None, typer.Argument(metavar="[PRICE]", help="No less than this; without it, any price.")
+        str | None, typer.Argument(metavar="PRICE", help="No less than this; without it, any price.")
     ] = None,
     *,
     participant: Annotated[
@@ -333,7 +350,7 @@ def replace(
 @app.command(rich_help_panel="Watch")
 def watch(
     symbols: Annotated[
-        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.", autocompletion=_symbols)
+        list[str] | None, typer.Argument(metavar="SYMBOL", help="Only these symbols.", autocompletion=_symbols)
     ] = None,
     *,
     participant: Annotated[
@@ -387,7 +404,7 @@ def watch(
 
 @app.command(rich_help_panel="Watch")
 def book(
-    symbol: Annotated[str, typer.Argument(metavar="SYMBOL", autocompletion=_symbols)],
+    symbol: OneSymbol,
     *,
     levels: Annotated[int, typer.Option("--levels", metavar="N", min=1, max=100_000, help="Prices of each side.")] = 5,
     orders: Annotated[bool, typer.Option("--orders", help="Every waiting order by itself.")] = False,
@@ -428,7 +445,7 @@ def book(
 @app.command(rich_help_panel="Watch")
 def trades(
     symbols: Annotated[
-        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Only these symbols.", autocompletion=_symbols)
+        list[str] | None, typer.Argument(metavar="SYMBOL", help="Only these symbols.", autocompletion=_symbols)
     ] = None,
     *,
     participant: Annotated[
@@ -598,7 +615,7 @@ def audit(
 @app.command(rich_help_panel="Prove")
 def replay(
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Orders, a JSON object a line; - for standard input.")
+        str | None, typer.Argument(metavar="FILE", help="Orders, a JSON object a line; - for standard input.")
     ] = None,
     *,
     from_log: Annotated[bool, typer.Option("--log", help="Replay the journal of the log instead of a file.")] = False,
@@ -608,7 +625,13 @@ def replay(
     book: Annotated[bool, typer.Option("--book", help="At the end, the orders that rest.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first line that is no input; exit 1.")] = False,
     speed: Annotated[
-        str, typer.Option("--speed", metavar="1x|max", help="As fast as it happened, or as it goes.")
+        str,
+        typer.Option(
+            "--speed",
+            metavar="1x|max",
+            help="As fast as it happened, or as it goes.",
+            autocompletion=_words("1x", "10x", "100x", "max"),
+        ),
     ] = "max",
     instruments: Instruments = None,
     bootstrap_server: Bootstrap = None,
@@ -692,10 +715,10 @@ def _list_topics(options: tuple[str | None, str | None, list[str] | None], *, as
 
 @_topics.command()
 def tail(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", autocompletion=_topic_names)],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="As trades.", autocompletion=_topic_names)],
     *,
     last: Annotated[
-        int | None, typer.Option("-n", metavar="N", min=0, help="The last N of each partition. [10]")
+        int | None, typer.Option("-n", metavar="N", min=0, help="The last N of each partition.", show_default="10")
     ] = None,
     start: From = None,
     until: Until = None,
@@ -744,7 +767,8 @@ def create(
             metavar="N",
             min=1,
             max=_MAX_PARTITIONS,
-            help="Of each topic: into how many shards the market is divided. [4 on Kafka, 1 on the embedded log]",
+            help="Of each topic: into how many shards the market is divided.",
+            show_default="4 on Kafka, 1 on the embedded log",
         ),
     ] = None,
     replication: Annotated[
@@ -754,7 +778,8 @@ def create(
             metavar="N",
             min=1,
             max=1_000,
-            help="On Kafka, copies of each topic. [one per broker, at most 3]",
+            help="On Kafka, copies of each topic.",
+            show_default="one per broker, at most 3",
         ),
     ] = None,
     bootstrap_server: Bootstrap = None,
@@ -779,7 +804,11 @@ def create(
 def schema(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A topic, a message or a document: trades, stocktrade.trade/1."),
+        typer.Argument(
+            metavar="NAME",
+            help="A topic, a message or a document: trades, stocktrade.trade/1.",
+            autocompletion=_schema_names,
+        ),
     ] = None,
     *,
     as_asyncapi: Annotated[bool, typer.Option("--asyncapi", help="The topics as an AsyncAPI 3 document.")] = False,
@@ -798,7 +827,7 @@ def schema(
         return role.run(name, out=sys.stdout)
     if name is not None:
         raise UsageError("--asyncapi is about all topics", hint="leave the name out")
-    return role.asyncapi(log_target(bootstrap_server, command_config, command_property or ()).url, out=sys.stdout)
+    return role.asyncapi(log_target(bootstrap_server, command_config, command_property or ()), out=sys.stdout)
 
 
 _dlq = typer.Typer(no_args_is_help=True)
@@ -867,7 +896,7 @@ def show_letter(
 @_dlq.command()
 def redrive(
     places: Annotated[
-        list[str] | None, typer.Argument(metavar="[PLACE]...", help="0:3, dead-letters@0:3, or buy-orders@0:17.")
+        list[str] | None, typer.Argument(metavar="PLACE", help="0:3, dead-letters@0:3, or buy-orders@0:17.")
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All that were not sent again yet.")] = False,
@@ -912,7 +941,7 @@ def demo(
     *,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="What the traders do follows from this.")] = 885,
     rate: Annotated[float, typer.Option("--rate", metavar="R", min=0.1, max=1000, help="Orders a second.")] = 25,
-    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, max=3600)] = 6,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0, max=3600, help="How long they trade.")] = 6,
     keep: Annotated[
         str | None, typer.Option("--keep", metavar="FOLDER", help="Keep the log in this new folder.")
     ] = None,

@@ -13,14 +13,20 @@ from stocktrade.domain.values import Side
 DOCUMENTS: Final[dict[str, type[BaseModel]]] = {}
 """The model of each document by its name, as `stocktrade.order/1`."""
 
+UNLABELLED: Final[set[str]] = set()
+"""The documents without a field `schema`: the lines of `replay`, which have the form of its input."""
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    def __init_subclass__(cls, named: str | None = None) -> None:
+    def __init_subclass__(cls, named: str | None = None, labelled: bool = True) -> None:
         super().__init_subclass__()
         if named is not None:
-            DOCUMENTS[f"stocktrade.{named}/1"] = cls
+            name = f"stocktrade.{named}/1"
+            DOCUMENTS[name] = cls
+            if not labelled:
+                UNLABELLED.add(name)
 
 
 class ErrorDocument(_Document, named="error"):
@@ -298,6 +304,54 @@ class ComparisonDocument(_Document, named="comparison"):
     first_difference: str = ""
 
 
+class _Replayed(_Document):
+    """Where an input stood: `line` of a file, or with `--log` its `source`, as topic@partition:offset."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["line"]}, {"required": ["source"]}]},
+    )
+
+    line: int = 0
+    source: str = ""
+
+
+class ReplayedRecord(_Replayed, named="replayed-record", labelled=False):
+    """`replay`: a record that the exchange would write; the two order ids stand beside a trade."""
+
+    topic: Literal["order-events", "trades", "demat-transfers", "cash-movements"]
+    partition: int
+    maker_order_id: str = ""
+    taker_order_id: str = ""
+    value: dict[str, Any]
+
+
+class ReplayedDeadLetter(_Replayed, named="replayed-dead-letter", labelled=False):
+    """`replay`: an input that is no message."""
+
+    topic: Literal["dead-letters"]
+    reason: str
+    detail: str
+
+
+class ReplayedBadLine(_Document, named="replayed-bad-line", labelled=False):
+    """`replay`: a line of the file that is no input."""
+
+    line: int
+    error: str
+
+
+class ReplayedOrder(_Document, named="replayed-order", labelled=False):
+    """`replay --book`: an order that rests at the end; a price is in rupees, and null is any price."""
+
+    book: str
+    side: Side
+    price_per_unit: float | None
+    quantity: int
+    participant: str
+    order_id: str
+    seq: int
+
+
 class MadeTopic(_Document):
     """A topic that was made, or was there."""
 
@@ -374,7 +428,9 @@ def json_schema_of(name: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no document of that name.
     """
-    schema = DOCUMENTS[name].model_json_schema()
-    schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
-    schema["required"] = ["schema", *schema.get("required", [])]
+    kind, _, version = name.removeprefix("stocktrade.").partition("/")
+    schema = {"$id": f"urn:stocktrade:document:{kind}:{version}", **DOCUMENTS[name].model_json_schema()}
+    if name not in UNLABELLED:
+        schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
+        schema["required"] = ["schema", *schema.get("required", [])]
     return schema

@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
 )
+from pydantic.config import JsonDict
 
 from stocktrade.domain.facts import Action, Reason, SelfTradePrevention, Status, TimeInForce
 from stocktrade.domain.values import (
@@ -67,9 +68,25 @@ _AS_NUMBER = PlainSerializer(float, return_type=float, when_used="json")
 # Not multipleOf 0.01: no validator that counts in binary would let 885.05 pass.
 _RUPEES_SCHEMA = {"type": "number", "description": "rupees, with at most two decimals"}
 
-Identifier = Annotated[str, AfterValidator(_require_identifier)]
-Participant = Annotated[str, AfterValidator(_require_participant)]
-Symbol = Annotated[str, AfterValidator(_require_symbol)]
+# What the functions above refuse, in regular expressions that every JSON Schema validator knows: they have no flags and
+# look neither ahead nor behind. `$` is the end of the text to some and of its line to others, hence what may not occur.
+_DEVICES = "[Cc][Oo][Nn]|[Pp][Rr][Nn]|[Aa][Uu][Xx]|[Nn][Uu][Ll]|[Cc][Oo][Mm][0-9]|[Ll][Pp][Tt][0-9]"
+_IDENTIFIER_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_.:@#+=&-]{0,63}$"
+_NO_IDENTIFIER = f"[^A-Za-z0-9_.:@#+=&-]|^({_DEVICES})$"
+_SYMBOL_PATTERN = "^([Nn][Ss][Ee]:)?[A-Za-z0-9][A-Za-z0-9&-]{0,19}$"
+
+
+def _text(pattern: str, none_of: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "not": {"pattern": none_of}})
+
+
+Identifier = Annotated[str, AfterValidator(_require_identifier), _text(_IDENTIFIER_PATTERN, _NO_IDENTIFIER)]
+Participant = Annotated[
+    str,
+    AfterValidator(_require_participant),
+    _text(_IDENTIFIER_PATTERN, f"{_NO_IDENTIFIER}|^[Nn][Ss][Ee]$"),
+]
+Symbol = Annotated[str, AfterValidator(_require_symbol), _text(_SYMBOL_PATTERN, "[^A-Za-z0-9&:-]")]
 Quantity = Annotated[int, Field(strict=True, gt=0, le=MAX_QUANTITY)]
 Price = Annotated[
     Decimal,
@@ -113,13 +130,43 @@ class _New(_Sent):
     target_order_id: None = None
 
 
+# What an instruction may not say beside the fields of its model: the codec refuses it as a CONTRADICTION.
+_WAITS_IN_THE_BOOK: JsonDict = {"enum": ["DAY", None]}
+
+
 class _Cancel(_Sent):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "required": ["action"],
+                    "properties": {
+                        "quantity": {"type": "null"},
+                        "price_per_unit": {"type": "null"},
+                        "time_in_force": _WAITS_IN_THE_BOOK,
+                        "self_trade_prevention": {"enum": ["off", None]},
+                    },
+                }
+            ]
+        }
+    )
+
     action: Literal["cancel"] = "cancel"
     target_order_id: Identifier
 
 
 class _Replace(_Sent):
     """What is not given stays as it is; `quantity` is what shall be open from now on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [{"required": ["action"], "properties": {"time_in_force": _WAITS_IN_THE_BOOK}}],
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "number"}}}
+                for name in ("quantity", "price_per_unit")
+            ],
+        }
+    )
 
     action: Literal["replace"] = "replace"
     target_order_id: Identifier
