@@ -657,6 +657,7 @@ class FlowView:
         notices: What the watcher should know, below all.
         records: Shown in the place of the trades, if given.
         height: How many lines to fill at most; None for the height of the console.
+        paused: How many records came since it stands still, if it does.
     """
 
     flow: Flow
@@ -665,6 +666,7 @@ class FlowView:
     notices: Sequence[str] = ()
     records: Sequence[RecordRow] | None = None
     height: int | None = None
+    paused: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
@@ -676,7 +678,8 @@ class FlowView:
         below = []
         for notice in self.notices if height >= _ROWS_FIRST_BELOW else ():
             below += folded(Text(shown(notice, 200), WAITING))
-        title = folded(Text(shown(self.title, 200), "bold")) if self.title and height >= _ROWS_FIRST_BELOW else []
+        head = Text.assemble((shown(self.title, 200), "bold"), *paused_note(self.paused))
+        title = folded(head) if head and height >= _ROWS_FIRST_BELOW else []
         prices = folded(market_line(self.flow.quotes, width)) if self.flow.quotes else []
         above = title + prices
         picture = picture_lines(self.flow, now_ms=self.now_ms, width=width)
@@ -705,6 +708,11 @@ class FlowView:
             layout = layout._replace(columns=[column for column in layout.columns if not column.folds])
             first = max(0, count - lines)
         return _drawn(layout, slice(first, None))
+
+
+def paused_note(unseen: int | None) -> list[tuple[str, str]]:
+    """What stands behind the title of a view that stands still: `  paused, 123 new: p goes on, q ends`; None: it does not."""
+    return [] if unseen is None else [(f"  paused, {group_indian(unseen)} new: p goes on, q ends", WAITING)]
 
 
 def refusal_text(refusal: Refusal) -> Text:

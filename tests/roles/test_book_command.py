@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stocktrade import cli, settings
+from stocktrade import cli, settings, window
 from stocktrade.core.exchange import Exchange
 from stocktrade.domain.facts import Instruction
 from stocktrade.errors import ExitCode, Unavailable
@@ -154,20 +154,27 @@ class Flaky:
 
 
 @pytest.mark.parametrize("flaky", [False, True])
-def test_the_book_as_it_changes(
-    flaky: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_book_as_it_changes(flaky: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each state is one that the exchange had, in its order, the last one included; a break is told and survived."""
-    monkeypatch.setattr(book, "POLL_S", 0.01)
-    monkeypatch.setattr(book, "RETRY_S", 0.0)
+    monkeypatch.setattr(window, "POLL_S", 0.01)
     with connect(f"sqlite:{tmp_path}") as log:
         log.ensure_topics(topics.SPECS)
-        out = io.StringIO()
+        out, err = io.StringIO(), io.StringIO()
         market = Market(log, out)
         watched: Any = Flaky(log) if flaky else log
         console = Console(file=out)
         assert (
-            book.watch(watched, "SBI", levels=5, form=Form.JSON, console=console, out=out, stop=market.stop)
+            book.watch(
+                watched,
+                "SBI",
+                levels=5,
+                form=Form.JSON,
+                console=console,
+                out=out,
+                err=err,
+                stop=market.stop,
+                pause=lambda _: None,
+            )
             == ExitCode.OK
         )
         market.node.close()
@@ -179,13 +186,13 @@ def test_the_book_as_it_changes(
             levels = [[[*level.values()] for level in line[side]] for side in ("bids", "asks")]
             assert levels == [*exchange.depth("SBIN", 5)]
             assert line["last_price_paise"] == book.last_price(log, 0, "SBIN", line["seq"])
-    said = capsys.readouterr().err
+    said = err.getvalue()
     assert ("the broker went away; trying again" in said, "the log is back" in said) == (flaky, flaky)
 
 
 def test_the_last_price_is_found_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In windows from the newest trade back; not looked for beyond a limit."""
-    monkeypatch.setattr(book, "WINDOW", 3)
+    monkeypatch.setattr(book, "AT_A_TIME", 3)
     with connect(f"sqlite:{tmp_path}") as log:
         log.ensure_topics(topics.SPECS)
         assert book.last_price(log, 0, "SBIN", None) is None
