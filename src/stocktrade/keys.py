@@ -99,6 +99,7 @@ def single_keys(stdin: TextIO | None) -> Iterator[Keys]:
         keys.take()
 
     def go_on(_number: int, _frame: FrameType | None) -> None:
+        keys.is_away = True  # nobody was asked before a SIGSTOP; whoever had the terminal since may have changed it
         keys.take()
 
     before = {number: signal.getsignal(number) for number in _ENDING}

@@ -676,7 +676,8 @@ class FlowView:
             return list(text.wrap(console, width, overflow="fold"))
 
         below = []
-        for notice in self.notices if height >= _ROWS_FIRST_BELOW else ():
+        notices = self.notices if self.paused is None else [*self.notices, PAUSED_HINT]
+        for notice in notices if height >= _ROWS_FIRST_BELOW else ():
             below += folded(Text(shown(notice, 200), WAITING))
         head = Text.assemble((shown(self.title, 200), "bold"), *paused_note(self.paused))
         title = folded(head) if head and height >= _ROWS_FIRST_BELOW else []
@@ -710,9 +711,13 @@ class FlowView:
         return _drawn(layout, slice(first, None))
 
 
+PAUSED_HINT: Final = "p goes on, q ends"
+"""Stands below a view that stands still."""
+
+
 def paused_note(unseen: int | None) -> list[tuple[str, str]]:
-    """What stands behind the title of a view that stands still: `  paused, 123 new: p goes on, q ends`; None: it does not."""
-    return [] if unseen is None else [(f"  paused, {group_indian(unseen)} new: p goes on, q ends", WAITING)]
+    """What stands behind the title of a view that stands still: `  paused, 123 new`; None: it does not."""
+    return [] if unseen is None else [(f"  paused, {group_indian(unseen)} new", WAITING)]
 
 
 def refusal_text(refusal: Refusal) -> Text:

@@ -327,7 +327,9 @@ class _Drawn:
         shown = self._still or self._newest
         assert shown is not None
         unseen = None if self._still is None else self._unseen
-        return Group(*_drawing(shown, unseen), Text(tables.shown(self._news, 200), tables.WAITING))
+        below = [self._news] if unseen is None else [self._news, tables.PAUSED_HINT]
+        notices = [Text(tables.shown(notice, 200), tables.WAITING) for notice in below if notice]
+        return Group(*_drawing(shown, unseen), *notices)
 
 
 def _taken(replica: Replica, record: Record, symbol: str, last: int | None) -> int | None:
