@@ -94,7 +94,7 @@ def test_watch_pauses_and_ends(home: Path) -> None:
     screen = Screen(home, "watch")
     try:
         screen.wait_for("no trade yet")
-        screen.type("p")
+        screen.type("\x1b[A\x1bOqp")  # an arrow, and a key of a keypad that is sent as something with a q
         screen.wait_for(r"paused, 0 new(?s:.*)p goes on, q ends")
         screen.said = ""
         ours(home, "sell", "SBI", "60", "-q")
@@ -103,7 +103,7 @@ def test_watch_pauses_and_ends(home: Path) -> None:
         assert "T0-2-1" not in screen.said
         screen.type("p")
         screen.wait_for("T0-2-1")
-        screen.type("x\x1b[A\x1bOpq")  # an arrow, and a key of a keypad that ends in a p
+        screen.type("xq")
         assert screen.end() == 0
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
     finally:
@@ -164,6 +164,8 @@ while True:
     if input() == "bg":
         os.kill(job.pid, signal.SIGCONT)
         input()
+        changed, _ = os.waitpid(job.pid, os.WUNTRACED | os.WNOHANG)
+        print("stopped" if changed else "it runs", flush=True)
     os.tcsetpgrp(0, job.pid)
     os.kill(job.pid, signal.SIGCONT)
 print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
@@ -213,6 +215,7 @@ def test_in_the_background_it_draws_nothing(home: Path) -> None:
         shell.drain()
         assert shell.said.replace("bg", "").strip() == ""
         shell.type("\n")
+        shell.wait_for("it runs")
         shell.wait_for("T0-2-1")
         shell.type("q")
         shell.wait_for("ended 0")
