@@ -21,7 +21,7 @@ from rich.text import Text
 from stocktrade.core.ledger import CASH
 from stocktrade.domain.facts import Match, Reason, Status
 from stocktrade.domain.values import CLEARING_HOUSE, Paise, Side, group_indian, rupees_in_table, visible
-from stocktrade.flow import Flow, Quote, Refusal, Row
+from stocktrade.flow import REPLACED, Answer, Flow, Quote, Row
 from stocktrade.ranges import moment
 from stocktrade.transport import topics
 from stocktrade.transport.codec import trade_id
@@ -643,7 +643,7 @@ _ROWS_FIRST_BELOW: Final = 8
 """Of so few lines all go to the trades."""
 
 _ROOMY_HEIGHT: Final = 30
-_REFUSAL_SHOWN_MS: Final = 300_000
+_ANSWER_SHOWN_MS: Final = 300_000
 
 
 @dataclass
@@ -686,9 +686,9 @@ class FlowView:
         picture = picture_lines(self.flow, now_ms=self.now_ms, width=width)
         if height - len(above) - len(below) - len(picture) >= _ROWS_FIRST_BELOW + 2:
             above = [*title, *picture, *prices, Text()]
-            fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
+            fresh = [a for a in self.flow.answers if a.time_ms > self.now_ms - _ANSWER_SHOWN_MS]
             recent = fresh[-2 if height >= _ROOMY_HEIGHT else -1 :]
-            below = [line for refusal in recent for line in folded(refusal_text(refusal))] + below
+            below = [line for answer in recent for line in folded(answer_text(answer))] + below
         yield from above
         yield self._body(width, max(1, height - len(above) - len(below) - 1))
         yield from below
@@ -720,13 +720,21 @@ def paused_note(unseen: int | None) -> list[tuple[str, str]]:
     return [] if unseen is None else [(f"  paused, {group_indian(unseen)} new", WAITING)]
 
 
-def refusal_text(refusal: Refusal) -> Text:
-    """An answer that somebody should look at: `✗ 09:15:00 REJECTED HDFC buy 100 SBI (B-1): PRICE_OFF_TICK`."""
-    mark, style = ("=", WAITING) if refusal.status == Status.DUPLICATE else ("✗", BAD)
-    who = f" {shown(refusal.who)}" if refusal.who else ""
-    why = f": {shown(refusal.why, 200)}" if refusal.why else ""
+_MARKS: Final = {
+    Status.DUPLICATE.value: ("=", WAITING),
+    Status.CANCELLED.value: ("-", WAITING),
+    REPLACED: ("~", WAITING),
+}
+"""How an answer is marked that is no refusal."""
+
+
+def answer_text(answer: Answer) -> Text:
+    """An answer that somebody may want to see: `✗ REJECTED 09:15:00 HDFC buy 100 SBI (B-1): PRICE_OFF_TICK`."""
+    mark, style = _MARKS.get(answer.status, ("✗", BAD))
+    who = f" {shown(answer.who)}" if answer.who else ""
+    why = f": {shown(answer.why, 200)}" if answer.why else ""
     return Text.assemble(
-        (f"{mark} {shown(refusal.status)}", style),
-        (f" {clock(refusal.time_ms)}", FAINT),
-        f"{who} {shown(refusal.what, 200)}{why}",
+        (f"{mark} {shown(answer.status)}", style),
+        (f" {clock(answer.time_ms)}", FAINT),
+        f"{who} {shown(answer.what, 200)}{why}",
     )
