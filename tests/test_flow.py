@@ -136,6 +136,34 @@ def test_last_price_and_the_days_range() -> None:
     assert trade(5, 100_00, T0) == (day + 1, 900_00, 900_00, 900_00)  # late news of yesterday
 
 
+def test_earlier_trades_widen_the_range_of_their_day() -> None:
+    """They never change a last price that is known, and tell one that is not; another day's say nothing."""
+    day = 86_400_000
+    known = fed(settled(a_trade(9, price=88_500)))
+    for symbol, price, time_ms in (
+        ("SBIN", 10_000, T0 - day),
+        ("SBIN", 90_000, T0 - 5),
+        ("SBIN", 88_000, T0 - 4),
+        ("TCS", 200, T0 - 3),
+        ("TCS", 300, T0 - 2),
+    ):
+        known.look_back(symbol, Paise(price), time_ms)
+    version = known.version
+    assert known.quotes["SBIN"][1:] == (88_500, 88_500, 88_500)
+    known.looked_back()
+    assert known.version > version
+    assert known.quotes["SBIN"][1:] == (88_500, 88_000, 90_000)
+    assert known.quotes["TCS"][1:] == (300, 200, 300)
+    late = fed(settled(a_trade(9, price=88_500), time_ms=T0 + day))
+    late.look_back("SBIN", Paise(1), T0)
+    late.looked_back()
+    assert late.quotes["SBIN"][1:] == (88_500, 88_500, 88_500)
+    one = Flow(symbols={"SBIN"})
+    one.look_back("TCS", Paise(1), T0)
+    one.looked_back()
+    assert one.quotes == {}
+
+
 def test_counts_and_rates() -> None:
     """A rate is the mean of the last ten seconds, falls to nothing, and leaves out what is read from the past."""
     known = Flow()

@@ -191,6 +191,7 @@ class Flow:
         self.statuses: Counter[Status] = Counter()
         self.cancelled = 0
         self.quotes: dict[str, Quote] = {}
+        self._earlier: dict[str, Quote] = {}
         self.participants: dict[str, Side] = {}
         self.answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
         self.unreadable = self.repeated = self.forgotten = self.version = 0
@@ -236,6 +237,22 @@ class Flow:
             self.unreadable += 1
         return None
 
+    def look_back(self, symbol: str, price: Paise, time_ms: int) -> None:
+        """Take in a trade that came before all that is fed, for the range of its day; see `looked_back`."""
+        if not self._symbols or symbol in self._symbols:
+            _quote(self._earlier, symbol, price, time_ms)
+
+    def looked_back(self) -> None:
+        """All earlier trades were taken in: from now on the quotes tell of them, too."""
+        for symbol, before in self._earlier.items():
+            quote = self.quotes.get(symbol)
+            if quote is None and len(self.quotes) < MAX_SYMBOLS:
+                self.quotes[symbol] = before
+            elif quote is not None and quote.day == before.day:
+                self.quotes[symbol] = quote._replace(low=min(quote.low, before.low), high=max(quote.high, before.high))
+        self._earlier = {}
+        self.version += 1
+
     def recent(self, limit: int) -> list[Row]:
         """The last trades, oldest first."""
         rows = [*_last(self._settled, limit), *_last(self._pending, limit)]
@@ -280,7 +297,7 @@ class Flow:
         self._seen(buyer, "BUY")
         self._seen(seller, "SELL")
         if not self._symbols or symbol in self._symbols:
-            self._quote(symbol, price, record.time_ms)
+            _quote(self.quotes, symbol, price, record.time_ms)
         early = self._early.pop(trade.trade_id, None)
         if not self._wanted(symbol, buyer, seller):
             _keep(self._unwanted, trade.trade_id, None, MAX_EARLY)
@@ -349,17 +366,6 @@ class Flow:
         _keep(self._settled, row.trade_id, row, MAX_SETTLED)
         return row
 
-    def _quote(self, symbol: str, price: Paise, time_ms: int) -> None:
-        day = (time_ms + _IST_OFFSET_MS) // _DAY_MS
-        quote = self.quotes.get(symbol)
-        if quote is None or quote.day < day:
-            quote = Quote(day, price, price, price)
-        elif quote.day == day:
-            quote = Quote(day, price, min(price, quote.low), max(price, quote.high))
-        # The first ones stay, so that what is on the screen keeps its place.
-        if symbol in self.quotes or len(self.quotes) < MAX_SYMBOLS:
-            self.quotes[symbol] = quote
-
     def _answer(self, record: Record) -> None:
         event = decode_message(OrderEvent, record.value)
         topic, _, place = (event.source or "").partition("@")
@@ -407,6 +413,18 @@ class Flow:
         if self._symbols and symbol not in self._symbols:
             return False
         return self._participant is None or self._participant in {buyer, seller}
+
+
+def _quote(quotes: dict[str, Quote], symbol: str, price: Paise, time_ms: int) -> None:
+    day = (time_ms + _IST_OFFSET_MS) // _DAY_MS
+    quote = quotes.get(symbol)
+    if quote is None or quote.day < day:
+        quote = Quote(day, price, price, price)
+    elif quote.day == day:
+        quote = Quote(day, price, min(price, quote.low), max(price, quote.high))
+    # The first ones stay, so that what is on the screen keeps its place.
+    if symbol in quotes or len(quotes) < MAX_SYMBOLS:
+        quotes[symbol] = quote
 
 
 def _told(event: OrderEvent) -> tuple[str, str, str] | None:

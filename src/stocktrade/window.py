@@ -20,6 +20,9 @@ GLANCE: Final = 1_000
 """Where nothing else is said, watching begins with the last trades, and with no more than this many records of
 each topic that is not about trades."""
 
+LOOKED_BACK: Final = 200_000
+"""For the lowest and the highest price of today no more trades of a shard than this are read."""
+
 POLL_S: Final = 0.25
 """How long one wait for records should last at most: a stop that was asked for is noticed then."""
 
@@ -27,6 +30,9 @@ RETRY_S: Final = 1.0
 
 SETTLEMENT: Final = frozenset({topics.TRADES, topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS})
 """The topics that tell a trade and its settlement."""
+
+_IST_OFFSET_MS: Final = 19_800_000
+_DAY_MS: Final = 86_400_000
 
 
 class Points(NamedTuple):
@@ -110,6 +116,20 @@ def window_of(log: Log, read: frozenset[str], points: Points) -> Window:
         return {at: offset for at, offset in offsets.items() if at[0] in read}
 
     return Window(of_read(starts), stops and of_read(stops), since, before, until_ms, ends)
+
+
+def earlier_today(log: Log, window: Window, *, now_ms: int) -> Window:
+    """The trades of today, in India, before those of a window; of very many the last LOOKED_BACK of each shard.
+
+    Raises:
+        Unavailable: the log cannot be read.
+    """
+    midnight_ms = now_ms - (now_ms + _IST_OFFSET_MS) % _DAY_MS
+    stops = {at: offset for at, offset in window.starts.items() if at[0] == topics.TRADES}
+    starts = _at_times(log, {shard: midnight_ms for _, shard in stops}, stops)
+    starts = {at: max(offset, stops[at] - LOOKED_BACK) for at, offset in starts.items()}
+    since = {shard: midnight_ms for _, shard in starts}
+    return Window(starts, stops, since, {}, None, stops)
 
 
 _Bounds = tuple[dict[TopicPartition, int], dict[int, int]]

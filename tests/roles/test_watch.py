@@ -819,6 +819,50 @@ def test_the_whole_way_on_a_terminal(log: SqliteLog) -> None:
     assert after.endswith("\n")
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_range_of_prices_is_that_of_the_whole_day(tmp_path: Path, shards: int, broken: bool) -> None:
+    """Also of the trades of today before the ones that are shown; not of yesterday's. A break loses none of them."""
+    midnight = T0 - 9 * 3600 * SECOND - 900 * SECOND
+    with ShakyLog(tmp_path / "log", partitions=shards) as log:
+        log.ensure_topics(topics.SPECS)
+        days = [(midnight - SECOND, 1), (midnight, 87_000), (midnight + SECOND, 91_000)]
+        days += [(midnight + (2 + i) * SECOND, 88_500) for i in range(2_500)]
+        for number, (time_ms, price) in enumerate(days, 1):
+            match = a_trade(number)._replace(price=Paise(price))
+            log.append(encode_facts([match], 0, "buy-orders@0:0", time_ms))
+        asked = 0
+
+        def stop() -> bool:
+            nonlocal asked
+            asked += 1
+            log.down = broken and asked == 3
+            return asked >= 60
+
+        out = Terminal()
+        console = a_console(out)
+        clock = iter(range(10**6)).__next__
+        watch.run(
+            log, console=console, out=out, err=out, stop=stop, now_ms=lambda: T0, seconds=clock, pause=lambda _: None
+        )
+    first, last = out.getvalue().split("SBIN", 1)[1][:60], out.getvalue().rsplit("SBIN", 1)[1]
+    assert "₹870.00 to ₹910.00" not in first
+    assert "₹870.00 to ₹910.00" in last
+
+
+def test_a_day_of_very_many_trades_is_not_read_whole(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each shard so many of the last ones, and of a range that lies in the past none."""
+    monkeypatch.setattr(window, "LOOKED_BACK", 10)
+    filled(log, 50)
+    points = window.points_from(None, None, follow=None, now_ms=T0)
+    begun = window.window_of(log, frozenset({topics.TRADES}), points)
+    assert begun.starts == {(topics.TRADES, 0): 30}
+    today = window.earlier_today(log, begun, now_ms=T0)
+    assert (today.starts, today.stops) == ({(topics.TRADES, 0): 20}, {(topics.TRADES, 0): 30})
+    tomorrow = window.earlier_today(log, begun, now_ms=T0 + 24 * 3600 * SECOND)
+    assert tomorrow.starts == tomorrow.stops
+
+
 def test_a_forced_colour_makes_no_terminal(log: SqliteLog) -> None:
     """FORCE_COLOR in a pipe gives lines, as every pipe does; so does TERM=dumb."""
     filled(log, 1)

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TextIO
 from rich.console import Console
 
 from stocktrade import window
-from stocktrade.domain.values import canonical_symbol, visible
+from stocktrade.domain.values import Paise, canonical_symbol, visible
 from stocktrade.errors import ExitCode, Unavailable, UsageError
 from stocktrade.flow import MAX_PENDING, MAX_SETTLED, Flow
 from stocktrade.keys import NO_KEYS, Keys
@@ -25,6 +25,7 @@ from stocktrade.tables import RECORD_TEXT_LIMIT, FlowView, RecordRow, record_lin
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Record
 from stocktrade.transport.codec import decode_json
+from stocktrade.views.messages import traded
 from stocktrade.window import SETTLEMENT, Seen, Tail
 
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -110,8 +111,20 @@ def run(
             filters = [" ".join(symbols), f"as {participant}" if participant else "", " ".join(only)]
             title = "  ".join(["stocktrade watch", log.url, *filter(None, filters)])
             shows_records = None if settles else sieve
+            earlier = None
+            if points.follow:
+                today = window.earlier_today(log, records, now_ms=now_ms())
+                earlier = Tail(log, today, stop=stop, now_ms=now_ms, pause=pause)
             sink = _Screen(
-                console, log, flow, title=title, sieve=shows_records, keys=keys, now_ms=now_ms, seconds=seconds
+                console,
+                log,
+                flow,
+                earlier,
+                title=title,
+                sieve=shows_records,
+                keys=keys,
+                now_ms=now_ms,
+                seconds=seconds,
             )
         elif settles:
             sink = _TradeLines(out, err, sieve, flow, now_ms)
@@ -291,6 +304,7 @@ class _Screen:
         console: the terminal.
         log: asked now and then whether an exchange runs.
         flow: fed here.
+        earlier: the trades of today that are not shown, for the range of the prices.
         title: the line above all.
         sieve: given when records are shown, not trades.
         keys: what is typed meanwhile.
@@ -303,6 +317,7 @@ class _Screen:
         console: Console,
         log: Log,
         flow: Flow,
+        earlier: Tail | None = None,
         *,
         title: str,
         sieve: _Sieve | None,
@@ -314,6 +329,7 @@ class _Screen:
         self._console = console
         self._log = log
         self._flow = flow
+        self._earlier = earlier
         self._title = title
         self._sieve = sieve
         self._now_ms = now_ms
@@ -326,7 +342,7 @@ class _Screen:
         self._unseen = 0
 
     def patience_s(self) -> float:
-        return self.screen.patience_s(self._state(), window.POLL_S)
+        return 0.0 if self._earlier is not None else self.screen.patience_s(self._state(), window.POLL_S)
 
     def take(self, seen: Sequence[Seen]) -> None:
         self.screen.obey()
@@ -339,6 +355,7 @@ class _Screen:
             if self._sieve is not None:
                 self._records.extend([row_of(chosen, RECORD_TEXT_LIMIT) for chosen in self._sieve.sift(record)])
         self._unseen += len(seen)
+        self._look_back()
         self._ask()
         self._draw()
 
@@ -353,6 +370,8 @@ class _Screen:
         return self.screen.is_over
 
     def close(self) -> None:
+        if self._earlier is not None:
+            self._earlier.close()
         self.screen.close()
         self._console.print(self._view())  # what was seen last stays on the screen
 
@@ -367,6 +386,19 @@ class _Screen:
         # A rate falls while nothing happens, until it is nothing.
         beat = int(self._seconds() / RATES_S) if self._flow.is_lively(self._now_ms()) else None
         return self._flow.version, told, beat
+
+    def _look_back(self) -> None:
+        """Read some more of what came before."""
+        if self._earlier is None:
+            return
+        for record, _ in self._earlier.poll(0.0):
+            trade = traded(record)
+            if trade is not None:
+                self._flow.look_back(trade.symbol, Paise(trade.price), record.time_ms)
+        if self._earlier.over():
+            self._flow.looked_back()
+            self._earlier.close()
+            self._earlier = None
 
     def _ask(self) -> None:
         if self._seconds() < self._asked_at + OWNERS_S:
