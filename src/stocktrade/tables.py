@@ -575,13 +575,14 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
         title = " participants " if left >= 14 else " members "[: left + 2]
         lines.append(Text(f"╭{title:─<{left + 2}}╮{'':{arrow}}╭{' NSE ':─<{right + 2}}╮", no_wrap=True))
     for place, (topic, inwards, style) in enumerate(_ARROWS):
-        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}}{lags[place]:<{lag_width}} "
-        shaft = "─" * (arrow - len(topic) - len(numbers) - 6) if boxed else ""
+        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}}{lags[place]} "
+        after = "─" * (lag_width - len(lags[place]))
+        room = arrow - len(topic) - len(numbers) - len(after) - 6 if boxed else _NAME_WIDTH - len(topic)
         line = Text(no_wrap=True)
         if boxed:
             line.append("│ ").append_text(names[place]).append(" │")
-        line.append("──" if inwards else "◀─", style).append(f" {topic} ").append(shaft, style)
-        line.append(numbers, "bold").append("─▶" if inwards else "──", style)
+        line.append("──" if inwards else "◀─", style).append(f" {topic} ").append("─" * room, style)
+        line.append(numbers, "bold").append(after + ("─▶" if inwards else "──"), style)
         if boxed:
             line.append(f"│ {told[place] if place < len(told) else '':<{right}} │")
         lines.append(line)
@@ -697,7 +698,7 @@ class FlowView:
         if self.records is None:
             rows = self.flow.recent(lines)
             if not rows:
-                return Text("no trade yet", FAINT)
+                return Text("no such trade yet" if self.flow.topics[topics.TRADES].count else "no trade yet", FAINT)
             layout, count = _settlement(rows, width), len(rows)
         else:
             records = self.records[-lines:]

@@ -7,11 +7,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TextIO
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from stocktrade import tables, window
@@ -445,16 +444,25 @@ def _drawing(depth: Depth, unseen: int | None = None) -> list[RenderableType]:
     )
     if not depth.bids and not depth.asks:
         return [head, Text("nobody waits", tables.FAINT)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("orders", "qty", "bid"):
-        table.add_column(name, justify="right", style=tables.BUY, no_wrap=True)
-    for name in ("offer", "qty", "orders"):
-        table.add_column(name, justify="right", style=tables.SELL, no_wrap=True)
-    for place in range(max(len(depth.bids), len(depth.asks))):
-        left = _cells(depth.bids[place])[::-1] if place < len(depth.bids) else ("", "", "")
-        right = _cells(depth.asks[place]) if place < len(depth.asks) else ("", "", "")
-        table.add_row(*left, *right)
-    return [head, table]
+    return [head, DepthTable(depth)]
+
+
+@dataclass
+class DepthTable:
+    """Bids on the left, offers on the right, the best ones at the top."""
+
+    depth: Depth
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        bids, asks = ([_cells(level) for level in levels] for levels in (self.depth.bids, self.depth.asks))
+        height = max(len(bids), len(asks))
+        columns = []
+        for side, place, rank in (("B", 2, 1), ("B", 1, 2), ("B", 0, 0), ("S", 0, 0), ("S", 1, 2), ("S", 2, 1)):
+            levels, style = (bids, tables.BUY) if side == "B" else (asks, tables.SELL)
+            texts = [cells[place] for cells in levels] + [""] * (height - len(levels))
+            head = ("bid" if side == "B" else "offer", "qty", "orders")[place]
+            columns.append(tables.TableColumn(head, [Text(text, style) for text in texts], right=True, rank=rank))
+        yield tables.columns_table(columns, options.max_width)
 
 
 def _cells(level: Sequence[int | None]) -> tuple[str, str, str]:
