@@ -130,15 +130,17 @@ def offset_of_time(log: Log, topic: str, partition: int, time_ms: int, *, end: i
     set back: whoever needs every record of a time compares the times as well.
     """
     low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        with closing(log.reader({(topic, partition): middle})) as reader:
+    with closing(log.reader({(topic, partition): 0})) as reader:
+        reader.ends()  # or a poll would wait for a record behind the end of the last transaction
+        while low < high:
+            middle = (low + high) // 2
+            reader.seek(topic, partition, middle)
             records = reader.poll(1.0, 1)
-        # There may be no record at `middle` (offsets have gaps), then the next one stands for all between.
-        if records and records[0].offset < high and records[0].time_ms < time_ms:
-            low = records[0].offset + 1
-        else:
-            high = middle
+            # There may be no record at `middle` (offsets have gaps), then the next one stands for all between.
+            if records and records[0].offset < high and records[0].time_ms < time_ms:
+                low = records[0].offset + 1
+            else:
+                high = middle
     return low
 
 

@@ -158,3 +158,20 @@ def test_a_message_of_the_seed_has_no_new_field(terminal: Terminal, capsys: pyte
     }
     terminal.types("buy", "SBI", "1", "885")
     terminal.exchange()
+
+
+def test_the_exchange_tells_what_it_did_with_them(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for an accepted replace, and one for a cancel, each about the order that was meant."""
+    for arguments in (("buy", "SBI", "100", "885", "--id", "B-1"), ("buy", "SBI", "5", "880", "--id", "B-2")):
+        assert cli.run([*arguments, "-q"]) == 0
+    assert cli.run(["replace", "B-1", "--quantity", "40", "--price", "886", "--id", "R-1", "-q"]) == 0
+    assert cli.run(["cancel", "B-2", "--id", "C-1", "-q"]) == 0
+    assert cli.run(["sell", "SBI", "9", "999", "--tif", "IOC", "--id", "S-1", "-q"]) == 0
+    capsys.readouterr()
+    assert cli.run(["nse", "--once"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by_event = {(line["event"], line["order_id"]): line for line in told if "order_id" in line}
+    assert by_event.keys() == {("replaced", "B-1"), ("cancelled", "B-2"), ("cancelled", "S-1")}
+    replaced = by_event["replaced", "B-1"]
+    assert (replaced["quantity"], replaced["price_paise"], replaced["source"]) == (40, 88_600, "buy-orders@0:2")
+    assert (by_event["cancelled", "B-2"]["quantity"], by_event["cancelled", "S-1"]["quantity"]) == (5, 9)

@@ -3,7 +3,8 @@
 import json
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from kafka.structs import TopicPartition
 from stocktrade import cli, settings
 from stocktrade.audit.auditor import audit
 from stocktrade.audit.findings import Rule
+from stocktrade.shard.history import to_the_end
 from stocktrade.shard.node import Node
 from stocktrade.transport import topics
+from stocktrade.transport.base import NewRecord
 from stocktrade.transport.kafka import KafkaLog
 from test_auditor import orders, trade_it
 
@@ -88,22 +91,55 @@ def test_inputs_that_nobody_took_yet_break_nothing(home: Path, capsys: pytest.Ca
     assert (code, document["clean"], document["waiting"]) == (0, True, 1)
 
 
+@contextmanager
+def on_kafka(servers: str, partitions: int) -> Iterator[tuple[KafkaLog, Callable[[str, int, int], None]]]:
+    """A log on a real cluster, each input taken by itself, and what cuts off the beginning of a partition."""
+    prefix = f"trimmed-{time.time_ns()}-"
+    with KafkaLog(servers, prefix=prefix, partitions=partitions) as log:
+        node = Node(log, name="test", now_ms=lambda: 0)
+        for record in orders(885, 60):
+            log.append([record])
+            ends = node.backlog_ends()
+            while not node.has_taken(ends):
+                node.step(0.05)
+        ends = node.backlog_ends()  # what was forwarded is an input again
+        while not node.has_taken(ends):
+            node.step(0.05)
+        node.close()
+        admin = KafkaAdminClient(bootstrap_servers=servers.split(","))
+
+        def cut(topic: str, partition: int, offset: int) -> None:
+            admin.delete_records({TopicPartition(prefix + topic, partition): offset})
+
+        yield log, cut
+        admin.close()
+
+
 @pytest.mark.kafka
 def test_inputs_that_are_not_kept_are_not_checked_and_break_nothing(kafka_servers: str) -> None:
     """Retention on the inputs of a real cluster: what is gone is said, and everything else still holds."""
-    prefix = f"trimmed-{time.time_ns()}-"
-    with KafkaLog(kafka_servers, prefix=prefix, partitions=1) as log:
-        node = Node(log, name="test", now_ms=lambda: 0)
-        log.ensure_topics(topics.SPECS)
-        log.append(list(orders(885, 40)))
-        while not node.owners or not node.has_taken(node.backlog_ends()):
-            node.step(0.05)
-        node.close()
+    with on_kafka(kafka_servers, 1) as (log, cut):
         assert audit(log).clean
-        admin = KafkaAdminClient(bootstrap_servers=kafka_servers.split(","))
-        admin.delete_records({TopicPartition(prefix + topics.BUY_ORDERS, 0): 5})
-        admin.close()
+        cut(topics.BUY_ORDERS, 0, 5)
         report = audit(log)
     assert report.clean
     unchecked = {rule: tally.why_unchecked for rule, tally in report.tallies.items() if tally.unchecked}
     assert unchecked == {"inputs": "buy-orders@0 is kept from offset 5 on"}
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_journal_whose_beginning_is_not_kept_breaks_nothing(kafka_servers: str, partitions: int) -> None:
+    """What only the whole journal can tell is not checked, and said; a damage behind the cut is still found."""
+    with on_kafka(kafka_servers, partitions) as (log, cut):
+        with closing(log.reader({(topics.JOURNAL, 0): 0})) as reader:
+            entries = list(to_the_end(reader))
+        cut(topics.JOURNAL, 0, entries[len(entries) // 2].offset)
+        report = audit(log)
+        assert {rule: tally.findings[:2] for rule, tally in report.tallies.items() if tally.broken} == {}
+        assert {rule for rule, tally in report.tallies.items() if tally.unchecked} >= {
+            "replay", "outputs", "fills", "priority", "ids", "trades", "legs",
+        }  # fmt: skip
+        assert report.waiting == 0
+        log.append([NewRecord(topics.TRADES, b"k", b'{"seq": 999, "trade_id": "T0-999-1"}', 0)])
+        assert not audit(log).clean

@@ -516,6 +516,9 @@ class ShakyReader(Reader):
     def position(self, topic: str, partition: int) -> int:
         return self._reader.position(topic, partition)
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self._reader.seek(topic, partition, offset)
+
     def ends(self) -> dict[TopicPartition, int]:
         return self._reader.ends()
 

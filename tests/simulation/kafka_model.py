@@ -166,9 +166,8 @@ class SimulatedReader(Reader):
     def ends(self) -> dict[TopicPartition, int]:
         return {at: self._cluster.last_stable(*at) for at in self._positions}
 
-    def seek(self, at: TopicPartition, offset: int) -> None:
-        """Go on elsewhere."""
-        self._positions[at] = offset
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        self._positions[topic, partition] = offset
 
     def close(self) -> None:
         self._positions = {}
@@ -252,7 +251,7 @@ class SimulatedMember(Member):
                 at = (cluster.chance.choice(self._topics), shard)
                 # Not after a seek, until something came from there: the one position that a client must keep.
                 if at not in self._sought:
-                    reader.seek(at, cluster.chance.randrange(cluster.last_stable(*at) + 1))
+                    reader.seek(*at, cluster.chance.randrange(cluster.last_stable(*at) + 1))
             records += reader.poll(0.0, max_records)
             horizons[shard] = UNBOUNDED if reader.caught_up(reader.ends()) else 0
         self._sought -= {(record.topic, record.partition) for record in records}

@@ -379,6 +379,27 @@ class LogContract:
             assert values(read_to_end(end)) == [b"5"]
             assert values(read_to_end(middle)) == [b"5"]
 
+    def test_a_reader_goes_on_where_it_seeks(self, open_log: OpenLog) -> None:
+        """Back, ahead, to the end and in the middle of what it was bringing; each record after it comes once."""
+        with open_log() as log:
+            topic = make_topic(log)
+            places = log.append([NewRecord(topic, None, str(n).encode(), 0) for n in range(200)])
+            reader = log.reader({(topic, 0): 0})
+            ends = reader.ends()
+            for start in (150, 3, 199, 0, 100, 99, 101):
+                reader.seek(topic, 0, places[start].offset)
+                assert reader.position(topic, 0) == places[start].offset
+                (first, *_) = poll_some(reader, 7, self.patience_s)
+                assert first.value == str(start).encode()
+            reader.seek(topic, 0, places[190].offset)
+            assert values(read_to_end(reader)) == [str(n).encode() for n in range(190, 200)]
+            reader.seek(topic, 0, ends[topic, 0])
+            assert reader.poll() == []
+            log.append([NewRecord(topic, None, b"new", 0)])
+            assert values(read_to_end(reader)) == [b"new"]
+            reader.seek(topic, 0, places[199].offset)
+            assert values(read_to_end(reader)) == [b"199", b"new"]
+
     def test_position_and_ends_say_when_a_reader_has_caught_up(self, open_log: OpenLog) -> None:
         with open_log() as log:
             topic = make_topic(log)

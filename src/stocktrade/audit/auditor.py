@@ -80,7 +80,7 @@ def audit(
 
 
 class _Forwards:
-    """What one shard sent on to another."""
+    """What one shard sent on to another. `cut`: the shards whose journal's beginning is not kept."""
 
     def __init__(self, report: Report, *, tolerant: bool) -> None:
         self._report = report
@@ -88,6 +88,7 @@ class _Forwards:
         self._due: dict[str, int] = {}
         self._met: dict[str, tuple[Record, int]] = {}
         self._done: set[int] = set()
+        self.cut: set[int] = set()
 
     def sent(self, source: str, value: bytes) -> None:
         """The journal says that an input was forwarded."""
@@ -114,8 +115,14 @@ class _Forwards:
     def close(self) -> None:
         """Say what is missing."""
         for source in self._due:
+            if self.cut:
+                self._report.unchecked(Rule.ANSWERS, "the journal that took what was forwarded is not kept")
+                continue
             self._report.broken(Rule.ANSWERS, source, "the journal says it was forwarded, and it is nowhere")
         for source, (record, _) in self._met.items():
+            if source.rpartition("@")[2].partition(":")[0] in map(str, self.cut):
+                self._report.unchecked(Rule.ANSWERS, "the journal that forwarded them is not kept")
+                continue
             self._report.broken(Rule.ANSWERS, record.position, f"no journal says that {source} was forwarded")
 
 
@@ -163,6 +170,7 @@ class _Walk:
         self._settlement = Settlement(report)
         self._known_letters: dict[str, int] = {}
         self._is_cut = False
+        self._first: dict[str, int] = {}
 
     def _whole_snapshots(self) -> dict[int, SnapshotManifest]:
         stored = snapshots_of(self._log, self._shard)
@@ -216,11 +224,16 @@ class _Walk:
     def _begin_later(self, entry: JournalRecord) -> None:
         """The beginning of the journal is not kept: what rested then is not known."""
         self._is_cut = True
+        self._forwards.cut.add(self._shard)
         self._head = Head(entry.entry - 1, entry.prev, entry.first_seq - 1)
         self._epoch = entry.epoch - (entry.kind == "owner")
         why = f"{self._journal.place} is kept from entry {entry.entry} on"
         for rule in (Rule.REPLAY, Rule.OUTPUTS, Rule.FILLS, Rule.PRIORITY, Rule.IDS, Rule.TRADES, Rule.LEGS):
             self._report.unchecked(rule, why)
+        for topic, output in self._outputs.items():
+            for message in output.skip_before(entry.first_seq):
+                if topic in (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS):
+                    self._settlement.add(message)
 
     def _continues(self, entry: JournalRecord, record: Record) -> bool:
         """Whether an entry counts, and if so whether it is as it must be."""
@@ -283,9 +296,14 @@ class _Walk:
         if line.offset < self._next[line.topic]:
             report.broken(Rule.INPUTS, source, "was taken again")
             return None
+        is_first = self._is_cut and line.topic not in self._first
+        self._first.setdefault(line.topic, line.offset)
         self._next[line.topic] = line.offset + 1
         while (record := stream.peek()) is not None and record.offset < line.offset:
             stream.pop()
+            if is_first:
+                report.unchecked(Rule.INPUTS, "the journal that took them is not kept")
+                continue
             report.broken(Rule.INPUTS, record.position, "was passed over: no entry of the journal has it")
         if record is None or record.offset > line.offset:
             if line.offset < (kept_from := stream.kept_from()):
@@ -369,6 +387,9 @@ class _Walk:
                 report.broken(Rule.OUTPUTS, output.stream.place, f"ends before {output.stream.end}")
         while (letter := self._letters.peek()) is not None and letter.offset < self._letters_end:
             self._letters.pop()
+            if self._is_cut and self._is_before(_origin(letter)):
+                report.unchecked(Rule.ANSWERS, "the journal that put them aside is not kept")
+                continue
             known = self._known_letters.get(_origin(letter)) == hash(letter.value)
             report.redelivered += known and self._tolerant
             if not (known and self._tolerant):
@@ -376,7 +397,7 @@ class _Walk:
         for stream in self._inputs.values():
             while (record := stream.peek()) is not None and record.offset < stream.end:
                 stream.pop()
-                report.waiting += 1
+                report.waiting += record.offset >= self._next[stream.topic]
             if stream.is_cut:
                 report.broken(Rule.INPUTS, stream.place, f"ends before {stream.end}")
         for entry, digest in self._expected.items():
@@ -388,6 +409,12 @@ class _Walk:
             report.broken(Rule.SNAPSHOTS, place, f"of entry {entry}: the journal has no such entry")
         self._settlement.close()
         report.heads[self._shard] = self._head
+
+    def _is_before(self, origin: str) -> bool:
+        """Whether an input was taken before the journal that is kept."""
+        topic, _, place = origin.partition("@")
+        offset = place.rpartition(":")[2]
+        return offset.isdecimal() and int(offset) < self._first.get(topic, self._next.get(topic, 0))
 
     def _id_of(self, topic: str) -> Callable[[dict[str, Any]], str]:
         name = _ID_FIELDS.get(topic)

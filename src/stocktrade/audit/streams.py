@@ -162,6 +162,16 @@ class BySequence:
             self._look_ahead(found, [each.value or b"" for each in expected])
         return found
 
+    def skip_before(self, seq: int) -> Iterator[Message]:
+        """Pass over what stands at the beginning for earlier exchange sequences."""
+        while (record := self.stream.peek()) is not None:
+            fields = fields_of(record)
+            at = None if fields is None else fields.get("seq")
+            if fields is None or not isinstance(at, int) or at >= seq:
+                return
+            self.stream.pop()
+            yield self._noted(record, fields)
+
     def _is_out_of_place(self, at: int) -> bool:
         """Whether the record after the next one belongs before it."""
         following = self.stream.peek(1)

@@ -156,6 +156,9 @@ def _lines_of(taken: Taken) -> list[Text]:
             lines.append(trade_line(fact, shard=record.partition, time_ms=record.time_ms))
         elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
             lines.append(Text(f"rejected {visible(fact.order_id)} of {visible(fact.participant)}: {fact.reason}"))
+        elif isinstance(fact, Outcome) and _is_replace(fact):
+            now = f"{many(fact.quantity, 'share')} open from now on"
+            lines.append(Text(f"replaced {_whose(fact)} of {visible(fact.participant)}: {now}"))
         elif shares := _cancelled(fact):
             lines.append(Text(f"cancelled {_whose(fact)} of {visible(fact.participant)}: {many(shares, 'share')}"))
     if taken.dead is not None:
@@ -167,9 +170,14 @@ def _cancelled(fact: Cancellation | Outcome) -> int:
     return fact.quantity if isinstance(fact, Cancellation) else fact.cancelled
 
 
+def _is_replace(fact: Outcome) -> bool:
+    return fact.status is Status.ACCEPTED and fact.terms is not None and fact.terms.action is Action.REPLACE
+
+
 def _whose(fact: Cancellation | Outcome) -> str:
+    """The order that a fact is about: of a cancel or a replace the one that it names."""
     terms = fact.terms if isinstance(fact, Outcome) else None
-    return visible(terms.target if terms is not None and terms.action is Action.CANCEL else fact.order_id)
+    return visible(terms.target if terms is not None and terms.target else fact.order_id)
 
 
 class _Lines:
@@ -222,6 +230,14 @@ class _Lines:
                     )
                 elif isinstance(fact, Outcome) and fact.status is Status.REJECTED:
                     self._say("rejected", order_id=fact.order_id, reason=fact.reason, source=str(record.position))
+                elif isinstance(fact, Outcome) and _is_replace(fact):
+                    self._say(
+                        "replaced",
+                        order_id=_whose(fact),
+                        quantity=fact.quantity,
+                        price_paise=fact.price,
+                        source=str(record.position),
+                    )
                 elif shares := _cancelled(fact):
                     self._say("cancelled", order_id=_whose(fact), quantity=shares, source=str(record.position))
         self._out.flush()

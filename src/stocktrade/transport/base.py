@@ -100,6 +100,10 @@ class Reader(ABC):
         """The offset after the last record that `poll` returned."""
 
     @abstractmethod
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Go on from another offset of one of the reader's partitions, back or ahead."""
+
+    @abstractmethod
     def ends(self) -> dict[TopicPartition, int]:
         """For each partition the offset after its last committed record, now."""
 

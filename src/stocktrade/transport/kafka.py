@@ -419,6 +419,12 @@ class KafkaReader(_Opened, Reader):
         """See `Reader.position`."""
         return self._reached(Place(self._prefix + topic, partition))
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `Reader.seek`."""
+        place = Place(self._prefix + topic, partition)
+        self._positions[place] = offset
+        self._consumer.seek(place, offset)
+
     def ends(self) -> dict[TopicPartition, int]:
         """See `Reader.ends`. What is committed but not visible yet is waited for, and counts."""
         connection = self._connection

@@ -160,6 +160,10 @@ class SqliteReader(Reader):
         """See `Reader.position`."""
         return self._positions[topic, partition]
 
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """See `Reader.seek`."""
+        self._positions[topic, partition] = offset
+
     def ends(self) -> dict[TopicPartition, int]:
         """See `Reader.ends`."""
         return self._session.store.ends(self._positions)

@@ -179,32 +179,25 @@ def _fold(view: View, batch: Sequence[Record]) -> None:
             view.store.move(view.name, at, Place(record.offset + 1, record.offset, print_of(record)))
 
 
-def record_at(log: Log, at: TopicPartition, offset: int) -> Record | None:
-    """The first record of a partition from an offset on."""
-    with closing(log.reader({at: offset})) as reader:
-        records = reader.poll(1.0, 1)
-    return records[0] if records else None
-
-
 def last_not_after(log: Log, at: TopicPartition, seq: int, seq_of: Callable[[Record], int | None]) -> Record | None:
     """The last record of a partition whose exchange sequence is not above `seq`; None if there is none.
 
     A binary search, for the sequences of a partition rise with its offsets. `seq_of` gives None for a stranger's
     record.
     """
-    with closing(log.reader({at: None})) as reader:
-        high = reader.ends()[at]
     low = 0
     last: Record | None = None
-    while low < high:
-        middle = (low + high) // 2
-        with closing(log.reader({at: middle})) as reader:
+    with closing(log.reader({at: 0})) as reader:
+        high = reader.ends()[at]
+        while low < high:
+            middle = (low + high) // 2
+            reader.seek(*at, middle)
             near = [each for each in reader.poll(1.0, _NEAR) if each.offset < high]
-        record = next((each for each in near if seq_of(each) is not None), None)
-        if record is not None and (seq_of(record) or 0) <= seq:
-            last, low = record, record.offset + 1
-        else:
-            high = middle
+            record = next((each for each in near if seq_of(each) is not None), None)
+            if record is not None and (seq_of(record) or 0) <= seq:
+                last, low = record, record.offset + 1
+            else:
+                high = middle
     return last
 
 
