@@ -111,15 +111,16 @@ def run(
             filters = [" ".join(symbols), f"as {participant}" if participant else "", " ".join(only)]
             title = "  ".join(["stocktrade watch", log.url, *filter(None, filters)])
             shows_records = None if settles else sieve
-            earlier = None
-            if points.follow:
+
+            def earlier() -> Tail:
                 today = window.earlier_today(log, records, now_ms=now_ms())
-                earlier = Tail(log, today, stop=stop, now_ms=now_ms, pause=pause)
+                return Tail(log, today, stop=stop, now_ms=now_ms, pause=pause)
+
             sink = _Screen(
                 console,
                 log,
                 flow,
-                earlier,
+                earlier if points.follow else None,
                 title=title,
                 sieve=shows_records,
                 keys=keys,
@@ -304,7 +305,7 @@ class _Screen:
         console: the terminal.
         log: asked now and then whether an exchange runs.
         flow: fed here.
-        earlier: the trades of today that are not shown, for the range of the prices.
+        earlier: finds the trades of today that are not shown, for the range of the prices.
         title: the line above all.
         sieve: given when records are shown, not trades.
         keys: what is typed meanwhile.
@@ -317,7 +318,7 @@ class _Screen:
         console: Console,
         log: Log,
         flow: Flow,
-        earlier: Tail | None = None,
+        earlier: Callable[[], Tail] | None = None,
         *,
         title: str,
         sieve: _Sieve | None,
@@ -329,7 +330,8 @@ class _Screen:
         self._console = console
         self._log = log
         self._flow = flow
-        self._earlier = earlier
+        self._find_earlier = earlier
+        self._earlier: Tail | None = None
         self._title = title
         self._sieve = sieve
         self._now_ms = now_ms
@@ -355,9 +357,9 @@ class _Screen:
             if self._sieve is not None:
                 self._records.extend([row_of(chosen, RECORD_TEXT_LIMIT) for chosen in self._sieve.sift(record)])
         self._unseen += len(seen)
-        self._look_back()
         self._ask()
         self._draw()
+        self._look_back()
 
     def tell(self, news: str) -> None:
         self._news = news
@@ -388,7 +390,11 @@ class _Screen:
         return self._flow.version, told, beat
 
     def _look_back(self) -> None:
-        """Read some more of what came before."""
+        """Read some more of what came before; to find it may take a second, so something is drawn first."""
+        if self._find_earlier is not None:
+            with suppress(Unavailable):  # the reader will say so
+                self._earlier = self._find_earlier()
+                self._find_earlier = None
         if self._earlier is None:
             return
         for record, _ in self._earlier.poll(0.0):
