@@ -6,14 +6,14 @@ is not enough, whole columns go.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from unicodedata import category
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -133,13 +133,17 @@ class _Column:
     folds: bool = False
     limit: int = NAME_LIMIT
 
+    def __post_init__(self) -> None:
+        self._wide = [cell.cell_len for cell in self.cells]  # asked for many times while the columns are fitted
+        self._head_wide = cell_len(self.head)
+        self._widest = max([self._head_wide, *self._wide])
+
     def width(self) -> int:
-        widest = max([cell_len(self.head), *[cell.cell_len for cell in self.cells]])
-        return min(widest, max(self.limit, cell_len(self.head))) if self.folds else widest
+        return min(self._widest, max(self.limit, self._head_wide)) if self.folds else self._widest
 
     def lines(self, place: int) -> int:
         """How many lines a cell takes."""
-        return max(1, -(-self.cells[place].cell_len // self.width()))
+        return max(1, -(-self._wide[place] // self.width()))
 
 
 class _Layout(NamedTuple):
@@ -168,7 +172,10 @@ def _fitted(columns: Sequence[_Column], width: int, sacrifices: Sequence[Sequenc
     return _Layout(left, 1, fits=False)
 
 
-def _drawn(layout: _Layout, rows: slice = slice(None)) -> Table:
+def _drawn(layout: _Layout, rows: slice = slice(None)) -> RenderableType:
+    places = range(len(layout.columns[0].cells))[rows]
+    if layout.fits and all(column.lines(place) == 1 for column in layout.columns for place in places):
+        return Group(*_lines(layout, places))
     table = Table(box=None, padding=(0, layout.gap, 0, 0), pad_edge=False, header_style="bold")
     for column in layout.columns:
         table.add_column(
@@ -184,6 +191,24 @@ def _drawn(layout: _Layout, rows: slice = slice(None)) -> Table:
     return table
 
 
+def _lines(layout: _Layout, places: Iterable[int]) -> Iterator[Text]:
+    """A table of which no cell folds, line by line: a live view draws it in a third of the time of a `Table`."""
+    gap = " " * layout.gap
+    widths = [column.width() for column in layout.columns]
+    rows = [[Text(column.head, "bold") for column in layout.columns]]
+    rows += [[column.cells[place] for column in layout.columns] for place in places]
+    for row in rows:
+        line = Text(no_wrap=True)
+        for number, (column, cell, width) in enumerate(zip(layout.columns, row, widths, strict=True)):
+            padding = " " * (width - cell.cell_len)
+            line.append(gap if number else "")
+            if column.right:
+                line.append(padding).append_text(cell)
+            else:
+                line.append_text(cell).append(padding)
+        yield line
+
+
 class TableColumn(NamedTuple):
     """A column of a table that `columns_table` makes; see `listing.Column`."""
 
@@ -194,7 +219,7 @@ class TableColumn(NamedTuple):
     rank: int = 0
 
 
-def columns_table(columns: Sequence[TableColumn], width: int) -> Table:
+def columns_table(columns: Sequence[TableColumn], width: int) -> RenderableType:
     """A table that fits in `width`: names fold first, then columns go by rank, highest first; rank 0 stays."""
     ranks = sorted({column.rank for column in columns if column.rank}, reverse=True)
     sacrifices = [[column.head for column in columns if column.rank == rank] for rank in ranks]
@@ -694,7 +719,7 @@ class FlowView:
         yield self._body(width, max(1, height - len(above) - len(below) - 1))
         yield from below
 
-    def _body(self, width: int, lines: int) -> Table | Text:
+    def _body(self, width: int, lines: int) -> RenderableType:
         if self.records is None:
             rows = self.flow.recent(lines)
             if not rows:
