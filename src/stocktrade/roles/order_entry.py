@@ -203,7 +203,8 @@ def send(log: Log, order: BuyOrder | SellOffer, options: Options, *, console: Co
     """Send an order and say how it went.
 
     Returns:
-        OK, NO when it was rejected or ended without a trade, PENDING when `wait_s` was given and it was not final by then.
+        OK, NO when it was rejected or ended without a trade, PENDING when `wait_s` was given and it was not final by
+        then.
 
     Raises:
         Unavailable: it is not on the log, or (`Unknown`) it may be.
