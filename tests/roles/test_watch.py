@@ -733,8 +733,10 @@ def test_an_idle_screen_is_left_alone(live: Live) -> None:
 def test_another_size_is_drawn_anew(live: Live) -> None:
     """A window that was made narrower is drawn again although nothing else has changed."""
     live.take(*settled(a_trade(1)))
-    live.seconds += 1
-    live.screen.take([])
+    live.now_ms += 60 * SECOND  # the rates have fallen to nothing
+    for _ in range(2):
+        live.seconds += 1
+        live.screen.take([])
     drawn = live.screen.screen.draws
     live.screen._console.size = (60, 20)
     live.seconds += 1
