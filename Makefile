@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs screenshots simulate kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -24,6 +24,9 @@ docs: $(INSTALLED)  ## the pages that are made from the program
 
 screenshots: $(INSTALLED)  ## the pictures in docs/screenshots, by running the commands
 	$(BIN)/python docs/screenshots.py
+
+goldens: $(INSTALLED)  ## the screens that tests/test_goldens.py compares with, drawn anew
+	STOCKTRADE_RENEW_GOLDENS=1 $(BIN)/pytest -q tests/test_goldens.py
 
 simulate: $(INSTALLED)  ## 10,000 seeded runs on a log that models Kafka's ugly parts
 	$(BIN)/python tests/simulation/run.py --runs 10000

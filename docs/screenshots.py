@@ -70,9 +70,9 @@ PICTURES: Final[dict[str, tuple[str, int, Callable[[Log, Console, Path], None]]]
 """By the name of the file: the command, how many columns wide, and what shows it."""
 
 
-def main() -> None:
+def main(pictures: Path = FOLDER) -> None:
     """Trade, and take the pictures."""
-    FOLDER.mkdir(exist_ok=True)
+    pictures.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, connect(f"sqlite:{folder}/market") as log:
         quiet = Console(file=io.StringIO())
         demo.run(log, demo.Plan(885, 200, 1), console=quiet, now_ms=_now_ms, stop=lambda: False)
@@ -80,7 +80,7 @@ def main() -> None:
         for name, (title, width, show) in PICTURES.items():
             console = Console(record=True, width=width, force_terminal=True, file=io.StringIO(), highlight=False)
             show(log, console, Path(folder) / "views")
-            console.save_svg(str(FOLDER / f"{name}.svg"), title=title)
+            console.save_svg(str(pictures / f"{name}.svg"), title=title, unique_id=name)
 
 
 if __name__ == "__main__":

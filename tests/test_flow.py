@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stocktrade import flow
-from stocktrade.domain.facts import Fact, Match, Outcome, Reason, Status
+from stocktrade.core.exchange import Exchange
+from stocktrade.domain.facts import Fact, Instruction, Match, Outcome, Reason, Status
 from stocktrade.domain.values import Paise
 from stocktrade.flow import Flow, Quote
 from stocktrade.transport import topics
 from stocktrade.transport.base import Record
-from stocktrade.transport.codec import encode_facts
+from stocktrade.transport.codec import decode_input, encode_facts
 
 T0 = 1_795_405_500_000  # 2026-11-23 09:15:00 in India
 DAY = 86_400_000
@@ -135,6 +136,34 @@ def test_last_price_and_the_days_range() -> None:
     assert trade(5, 100_00, T0) == (day + 1, 900_00, 900_00, 900_00)  # late news of yesterday
 
 
+def test_earlier_trades_widen_the_range_of_their_day() -> None:
+    """They never change a last price that is known, and tell one that is not; another day's say nothing."""
+    day = 86_400_000
+    known = fed(settled(a_trade(9, price=88_500)))
+    for symbol, price, time_ms in (
+        ("SBIN", 10_000, T0 - day),
+        ("SBIN", 90_000, T0 - 5),
+        ("SBIN", 88_000, T0 - 4),
+        ("TCS", 200, T0 - 3),
+        ("TCS", 300, T0 - 2),
+    ):
+        known.look_back(symbol, Paise(price), time_ms)
+    version = known.version
+    assert known.quotes["SBIN"][1:] == (88_500, 88_500, 88_500)
+    known.looked_back()
+    assert known.version > version
+    assert known.quotes["SBIN"][1:] == (88_500, 88_000, 90_000)
+    assert known.quotes["TCS"][1:] == (300, 200, 300)
+    late = fed(settled(a_trade(9, price=88_500), time_ms=T0 + day))
+    late.look_back("SBIN", Paise(1), T0)
+    late.looked_back()
+    assert late.quotes["SBIN"][1:] == (88_500, 88_500, 88_500)
+    one = Flow(symbols={"SBIN"})
+    one.look_back("TCS", Paise(1), T0)
+    one.looked_back()
+    assert one.quotes == {}
+
+
 def test_counts_and_rates() -> None:
     """A rate is the mean of the last ten seconds, falls to nothing, and leaves out what is read from the past."""
     known = Flow()
@@ -169,12 +198,81 @@ def test_answers_worth_a_look() -> None:
     repeat = outcome(Status.DUPLICATE)._replace(first_seq=2, first_status=Status.ACCEPTED)
     events = records_of(outcome(Status.ACCEPTED), outcome(Status.REJECTED, Reason.PRICE_OFF_TICK), repeat)
     known = fed([*events, dead])
-    assert [(r.status, r.who, r.what, r.why) for r in known.refusals] == [
+    assert [(r.status, r.who, r.what, r.why) for r in known.answers] == [
         ("REJECTED", "HDFC", "buy 100 SBI (B3)", "PRICE_OFF_TICK: why"),
         ("DUPLICATE", "HDFC", "buy 100 SBI (B3)", "answered before: ACCEPTED, sequence 2"),
         ("DEAD LETTER", "", "buy-orders@0:7", "NOT_JSON: not JSON"),
     ]
     assert known.statuses == {Status.ACCEPTED: 1, Status.REJECTED: 1, Status.DUPLICATE: 1}
+
+
+def test_cancels_and_replaces_are_no_refusals() -> None:
+    """What was taken off an order and what it became is kept under words of its own; what was refused, as a refusal."""
+    known = Flow()
+    exchange = Exchange()
+    sent: list[tuple[str, dict[str, Any]]] = [
+        (topics.BUY_ORDERS, {"order_id": "B-1", "buyer": "HDFC", "quantity": 100, "price_per_unit": 885}),
+        (
+            topics.BUY_ORDERS,
+            {
+                "order_id": "R-1",
+                "buyer": "HDFC",
+                "action": "replace",
+                "target_order_id": "B-1",
+                "quantity": 50,
+                "price_per_unit": 884.5,
+            },
+        ),
+        (
+            topics.SELL_OFFERS,
+            {"offer_id": "S-1", "seller": "LIC", "quantity": 60, "price_per_unit": 884.5, "time_in_force": "IOC"},
+        ),
+        (topics.BUY_ORDERS, {"order_id": "B-2", "buyer": "HDFC", "quantity": 20, "price_per_unit": 880}),
+        (
+            topics.SELL_OFFERS,
+            {
+                "offer_id": "S-2",
+                "seller": "HDFC",
+                "quantity": 5,
+                "price_per_unit": 880,
+                "self_trade_prevention": "cancel-passive",
+            },
+        ),
+        (
+            topics.SELL_OFFERS,
+            {"offer_id": "R-2", "seller": "HDFC", "action": "replace", "target_order_id": "S-2", "quantity": 4},
+        ),
+        (topics.SELL_OFFERS, {"offer_id": "C-1", "seller": "HDFC", "action": "cancel", "target_order_id": "S-2"}),
+        (topics.SELL_OFFERS, {"offer_id": "C-2", "seller": "HDFC", "action": "cancel", "target_order_id": "S-2"}),
+        (topics.SELL_OFFERS, {"offer_id": "C-1", "seller": "HDFC", "action": "cancel", "target_order_id": "S-2"}),
+    ]
+    for place, (topic, fields) in enumerate(sent):
+        value = json.dumps({**fields, "stock_symbol": "SBI"}).encode()
+        order = decode_input(topic, value)
+        assert isinstance(order, Instruction)
+        known.feed(Record(topic, 0, place, place, T0, None, value, ()), now_ms=T0, live=True)
+        for record in records_of(*exchange.apply(order)):
+            known.feed(record, now_ms=T0, live=True)
+    assert [tuple(answer)[1:] for answer in known.answers] == [
+        ("REPLACED", "HDFC", "buy 50 SBI at ₹884.50 (B-1)", ""),
+        ("CANCELLED", "LIC", "sell 10 SBI (S-1)", "could not trade at once"),
+        ("CANCELLED", "HDFC", "buy 20 SBI (B-2)", "self-trade prevention"),
+        ("REPLACED", "HDFC", "sell 4 SBI at ₹880.00 (S-2)", ""),
+        ("CANCELLED", "HDFC", "sell 4 SBI (S-2)", ""),
+        ("REJECTED", "HDFC", "cancel S-2, SBI (C-2)",
+         "ORDER_NOT_FOUND: no order of yours with this id rests in the book of this symbol"),
+        ("DUPLICATE", "HDFC", "cancel S-2, SBI (C-1)", "answered before: ACCEPTED, sequence 7"),
+    ]  # fmt: skip
+    assert known.statuses == {Status.ACCEPTED: 7, Status.CANCELLED: 1, Status.REJECTED: 1, Status.DUPLICATE: 1}
+    assert (known.unreadable, known.participants) == (0, {"HDFC": "SELL", "LIC": "SELL"})
+
+
+def test_a_replace_at_an_impossible_price_is_unreadable() -> None:
+    """No stranger's event raises."""
+    (event,) = records_of(outcome(Status.ACCEPTED))
+    for price in (1e300, -1, 0.001):
+        known = fed([changed(event, action="replace", target_order_id="B", price_per_unit=price)])
+        assert (known.unreadable, len(known.answers)) == (1, 0)
 
 
 def test_filters() -> None:
@@ -186,13 +284,13 @@ def test_filters() -> None:
             known.feed(record, now_ms=T0, live=True)
         assert [row.trade_id for row in known.recent(9)] == ["T0-2-1"]
         assert known.topics[topics.TRADES].count == 2
-        assert len(known.refusals) == 1
+        assert len(known.answers) == 1
         assert (known.wants("T0-2-1"), known.wants("T0-4-1"), known.wants("T0-9-1")) == (True, False, None)
     assert list(known.quotes) == ["SBIN"]
     nobody = Flow(symbols={"SBIN"}, participant="ICICI")
     for record in records:
         assert nobody.feed(record, now_ms=T0, live=True) is None
-    assert (nobody.recent(9), list(nobody.refusals)) == ([], [])
+    assert (nobody.recent(9), list(nobody.answers)) == ([], [])
 
 
 def test_strangers_records_are_counted_and_change_nothing() -> None:

@@ -18,7 +18,7 @@ from stocktrade.core.clearing import novate
 from stocktrade.core.ledger import Ledger
 from stocktrade.domain.facts import Match, Outcome, Reason, Status
 from stocktrade.domain.values import MAX_PRICE, MAX_QUANTITY, Paise, group_indian, rupees_in_table
-from stocktrade.flow import Flow, Quote, Refusal, Row
+from stocktrade.flow import Answer, Flow, Quote, Row
 from stocktrade.tables import FlowView, RecordRow, SettlementTable, ShardStart, SumsTable
 from stocktrade.transport import topics
 from stocktrade.transport.base import Record
@@ -115,75 +115,6 @@ def test_what_waits_stands_beside_its_topic() -> None:
         assert " lag 12 " in bids
         assert {len(line) for line in lines if "│" in line} == {len(bids)}
         assert [line for line in lines if "lag" in line] == [bids]
-
-
-# --- golden ---------------------------------------------------------------------------------------------------
-
-GOLDEN = {
-    60: """
-stocktrade watch  sqlite:/log
-╭ participants ──╮                               ╭ NSE ────╮
-│ HDFC           │── buy-orders ───── 1  0.1/s ─▶│ 1 trade │
-│ SELLER         │── sell-offers ──── 1  0.1/s ─▶│         │
-│                │◀─ demat-transfers  2  0.2/s ──│         │
-│                │◀─ cash-movements ─ 2  0.2/s ──│         │
-╰────────────────╯                               ╰─────────╯
-SBIN ₹885.00
-
-symbol qty   price     amount buyer seller status
-SBI    100 ₹885.00 ₹88,500.00 HDFC  SELLER ✓ settled 18 ms
-no exchange is running
-""",
-    80: """
-stocktrade watch  sqlite:/log
-╭ participants ────╮                                                 ╭ NSE ────╮
-│ HDFC             │── buy-orders ─────────────────────── 1  0.1/s ─▶│ 1 trade │
-│ SELLER           │── sell-offers ────────────────────── 1  0.1/s ─▶│         │
-│                  │◀─ demat-transfers ────────────────── 2  0.2/s ──│         │
-│                  │◀─ cash-movements ─────────────────── 2  0.2/s ──│         │
-╰──────────────────╯                                                 ╰─────────╯
-SBIN ₹885.00
-
-time     trade  symbol qty   price     amount buyer seller status
-09:15:00 T0-2-1 SBI    100 ₹885.00 ₹88,500.00 HDFC  SELLER ✓ settled 18 ms
-no exchange is running
-""",
-    120: """
-stocktrade watch  sqlite:/log
-╭ participants ────────────────╮                                                            ╭ NSE ────╮
-│ HDFC                         │── buy-orders ────────────────────────────────── 1  0.1/s ─▶│ 1 trade │
-│ SELLER                       │── sell-offers ───────────────────────────────── 1  0.1/s ─▶│         │
-│                              │◀─ demat-transfers ───────────────────────────── 2  0.2/s ──│         │
-│                              │◀─ cash-movements ────────────────────────────── 2  0.2/s ──│         │
-╰──────────────────────────────╯                                                            ╰─────────╯
-SBIN ₹885.00
-
-time      trade   symbol  qty    price      amount  buyer  seller  shares  funds  status
-09:15:00  T0-2-1  SBI     100  ₹885.00  ₹88,500.00  HDFC   SELLER  ✓       ✓      ✓ settled 18 ms
-no exchange is running
-""",
-    200: """
-stocktrade watch  sqlite:/log
-╭ participants ────────────────╮                                                            ╭ NSE ────╮
-│ HDFC                         │── buy-orders ────────────────────────────────── 1  0.1/s ─▶│ 1 trade │
-│ SELLER                       │── sell-offers ───────────────────────────────── 1  0.1/s ─▶│         │
-│                              │◀─ demat-transfers ───────────────────────────── 2  0.2/s ──│         │
-│                              │◀─ cash-movements ────────────────────────────── 2  0.2/s ──│         │
-╰──────────────────────────────╯                                                            ╰─────────╯
-SBIN ₹885.00
-
-time      trade   symbol  qty    price      amount  buyer  seller  shares  funds  status
-09:15:00  T0-2-1  SBI     100  ₹885.00  ₹88,500.00  HDFC   SELLER  ✓       ✓      ✓ settled 18 ms
-no exchange is running
-""",
-}
-
-
-@pytest.mark.parametrize("width", [60, 80, 120, 200])
-def test_the_seeds_trade(width: int) -> None:
-    """The picture above and the settlement below, text for text."""
-    view = FlowView(the_seeds_flow(), T0 + 18, "stocktrade watch  sqlite:/log", ["no exchange is running"])
-    assert lines_of(drawn(view, width)) == GOLDEN[width].strip("\n").split("\n")
 
 
 def test_colours_of_the_sides() -> None:
@@ -336,7 +267,7 @@ def test_the_newest_rows_fit_the_height(width: int, height: int) -> None:
         match = Match(seq, 1, "TCS", seq, Paise(100), "BUY", "O", "B" * (seq % 60 + 1), "TCS", "F", "SELLER", "TCS")
         for new in encode_facts([match], 0, "sell-offers@0:0", T0):
             known.feed(Record(new.topic, 0, 0, 0, T0, new.key, new.value, ()), now_ms=T0, live=True)
-    known.refusals.extend([Refusal(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "x" * 200)] * 5)
+    known.answers.extend([Answer(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "x" * 200)] * 5)
     view = FlowView(known, T0, "stocktrade watch", ["no exchange is running"])
     lines = lines_of(drawn(view, width, height=height))
     assert len(lines) <= height
@@ -348,9 +279,17 @@ def test_the_newest_rows_fit_the_height(width: int, height: int) -> None:
 def test_refusals_leave_the_screen_again() -> None:
     """A refusal is shown for five minutes; the counts stay."""
     known = the_seeds_flow()
-    known.refusals.append(Refusal(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "PRICE_OFF_TICK: off the tick"))
+    known.answers.append(Answer(T0, "REJECTED", "HDFC", "buy 100 SBI (O-1)", "PRICE_OFF_TICK: off the tick"))
     assert "PRICE_OFF_TICK" in drawn(FlowView(known, T0 + 299_000), 120)
     assert "PRICE_OFF_TICK" not in drawn(FlowView(known, T0 + 301_000), 120)
+
+
+def test_a_cancellation_is_told_in_another_colour_than_a_refusal() -> None:
+    """Red is for what was refused."""
+    for status, style in (("REJECTED", "1;31"), ("CANCELLED", "33"), ("REPLACED", "33"), ("DUPLICATE", "33")):
+        text = drawn(tables.answer_text(Answer(T0, status, "HDFC", "buy 5 SBI (O-1)", "")), 120, colour=True)
+        assert f"\x1b[{style}m" in text
+        assert f"{status}" in text
 
 
 def test_a_day_is_named_when_it_is_not_the_newest() -> None:
@@ -388,7 +327,7 @@ def everything_with(text: str) -> Iterator[RenderableType]:
     known._pending[text] = row
     known.participants[text] = "BUY"
     known.quotes[text] = Quote(0, Paise(1), Paise(1), Paise(2))
-    known.refusals.append(Refusal(T0, text, text, text, text))
+    known.answers.append(Answer(T0, text, text, text, text))
     record = RecordRow(T0, text, text, text)
     match = Match(1, 1, text, 1, Paise(1), "BUY", text, text, text, text, text, text)
     yield SettlementTable([row])

@@ -385,6 +385,7 @@ def watch(
 
     options = (bootstrap_server, command_config, command_property)
     with stop_on_signals() as stop, _open(*options) as log, single_keys(sys.stdin) as keys:
+        stop.at_once = keys.give_back
         return role.run(
             log,
             symbols=symbols or (),
@@ -437,7 +438,8 @@ def book(
         from stocktrade.keys import single_keys  # noqa: PLC0415
 
         with stop_on_signals() as stop, _open(*options) as log, single_keys(sys.stdin) as keys:
-            return role.watch(log, symbol, stop=stop, keys=keys, **shown)
+            stop.at_once = keys.give_back
+            return role.watch(log, symbol, stop=stop, keys=keys, err=sys.stderr, **shown)
     with _open(*options, reads=True) as log:
         return role.run(log, symbol, orders=orders, moment=moment, **shown)
 

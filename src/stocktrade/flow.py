@@ -16,9 +16,17 @@ from decimal import Decimal
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from stocktrade.domain.facts import Status
+from stocktrade.domain.facts import Action, Status
 from stocktrade.domain.messages import CashMovement, DematTransfer, OrderEvent, Trade
-from stocktrade.domain.values import MAX_PRICE, MAX_QUANTITY, Paise, Side, canonical_symbol
+from stocktrade.domain.values import (
+    MAX_PRICE,
+    MAX_QUANTITY,
+    Paise,
+    Side,
+    canonical_symbol,
+    group_indian,
+    rupees_in_table,
+)
 from stocktrade.transport import topics
 from stocktrade.transport.base import Record, TopicPartition
 from stocktrade.transport.codec import Dead, decode_input, decode_message, leg_id
@@ -39,7 +47,7 @@ MAX_PENDING: Final = 1_000
 MAX_EARLY: Final = 10_000
 """How many trades are kept: settled, waiting for a leg, and known by their legs alone."""
 
-MAX_REFUSALS: Final = 100
+MAX_ANSWERS: Final = 100
 MAX_SYMBOLS: Final = 5_000
 MAX_PARTICIPANTS: Final = 5_000
 MAX_TEXT: Final = 64
@@ -109,8 +117,12 @@ class Quote(NamedTuple):
     high: Paise
 
 
-class Refusal(NamedTuple):
-    """An answer that somebody should look at: a rejected, cancelled or repeated order, or a dead letter."""
+REPLACED: Final = "REPLACED"
+"""The status of an `Answer` about a replaced order; on the wire there is none."""
+
+
+class Answer(NamedTuple):
+    """An answer that somebody may want to see: a rejected, cancelled, replaced or repeated order, or a dead letter."""
 
     time_ms: int
     status: str
@@ -152,8 +164,8 @@ class Flow:
     """Everything a watcher knows.
 
     Args:
-        symbols: canonical symbols; of other symbols no row, quote or refusal is kept. Empty: all.
-        participant: keep rows and refusals of this participant only.
+        symbols: canonical symbols; of other symbols no row, quote or answer is kept. Empty: all.
+        participant: keep rows and answers of this participant only.
         answers: whether the answers will be fed, too; without them nobody knows how far the exchange is behind.
 
     Attributes:
@@ -162,7 +174,7 @@ class Flow:
         cancelled: How many orders were cancelled, in whole or in what they could not trade.
         quotes: By canonical symbol, in the order in which they were first traded.
         participants: On which side each participant was last seen, in the order in which they first were.
-        refusals: The last answers worth a look, oldest first.
+        answers: The last answers worth a look, oldest first.
         unreadable: Records that are not what their topic holds, and legs whose id is not that of their trade.
         repeated: Trades and legs that came again.
         forgotten: Trades that were given up with a leg missing, to stay within MAX_PENDING.
@@ -179,8 +191,9 @@ class Flow:
         self.statuses: Counter[Status] = Counter()
         self.cancelled = 0
         self.quotes: dict[str, Quote] = {}
+        self._earlier: dict[str, Quote] = {}
         self.participants: dict[str, Side] = {}
-        self.refusals: deque[Refusal] = deque(maxlen=MAX_REFUSALS)
+        self.answers: deque[Answer] = deque(maxlen=MAX_ANSWERS)
         self.unreadable = self.repeated = self.forgotten = self.version = 0
         self._rows_made = 0
         self._settled: OrderedDict[str, Row] = OrderedDict()
@@ -223,6 +236,22 @@ class Flow:
         except ValueError:  # pydantic's errors are ValueErrors, too
             self.unreadable += 1
         return None
+
+    def look_back(self, symbol: str, price: Paise, time_ms: int) -> None:
+        """Take in a trade that came before all that is fed, for the range of its day; see `looked_back`."""
+        if not self._symbols or symbol in self._symbols:
+            _quote(self._earlier, symbol, price, time_ms)
+
+    def looked_back(self) -> None:
+        """All earlier trades were taken in: from now on the quotes tell of them, too."""
+        for symbol, before in self._earlier.items():
+            quote = self.quotes.get(symbol)
+            if quote is None and len(self.quotes) < MAX_SYMBOLS:
+                self.quotes[symbol] = before
+            elif quote is not None and quote.day == before.day:
+                self.quotes[symbol] = quote._replace(low=min(quote.low, before.low), high=max(quote.high, before.high))
+        self._earlier = {}
+        self.version += 1
 
     def recent(self, limit: int) -> list[Row]:
         """The last trades, oldest first."""
@@ -268,7 +297,7 @@ class Flow:
         self._seen(buyer, "BUY")
         self._seen(seller, "SELL")
         if not self._symbols or symbol in self._symbols:
-            self._quote(symbol, price, record.time_ms)
+            _quote(self.quotes, symbol, price, record.time_ms)
         early = self._early.pop(trade.trade_id, None)
         if not self._wanted(symbol, buyer, seller):
             _keep(self._unwanted, trade.trade_id, None, MAX_EARLY)
@@ -337,17 +366,6 @@ class Flow:
         _keep(self._settled, row.trade_id, row, MAX_SETTLED)
         return row
 
-    def _quote(self, symbol: str, price: Paise, time_ms: int) -> None:
-        day = (time_ms + _IST_OFFSET_MS) // _DAY_MS
-        quote = self.quotes.get(symbol)
-        if quote is None or quote.day < day:
-            quote = Quote(day, price, price, price)
-        elif quote.day == day:
-            quote = Quote(day, price, min(price, quote.low), max(price, quote.high))
-        # The first ones stay, so that what is on the screen keeps its place.
-        if symbol in self.quotes or len(self.quotes) < MAX_SYMBOLS:
-            self.quotes[symbol] = quote
-
     def _answer(self, record: Record) -> None:
         event = decode_message(OrderEvent, record.value)
         topic, _, place = (event.source or "").partition("@")
@@ -356,19 +374,12 @@ class Flow:
         self.cancelled += event.cancelled_quantity > 0
         self._seen(_short(event.participant), event.side)
         canonical = canonical_symbol(event.stock_symbol) or event.stock_symbol
-        if event.status in (Status.ACCEPTED, Status.CANCELLED):
-            return
         if not self._wanted(canonical, event.participant, event.participant):
             return
-        quantity = "" if event.quantity is None else f" {event.quantity}"
-        what = f"{event.side.lower()}{quantity} {_short(event.stock_symbol)} ({_short(event.order_id)})"
-        if event.status is Status.DUPLICATE:
-            why = f"answered before: {event.first_status}, sequence {event.first_seq}"
-        else:
-            why = ": ".join([part for part in (event.reason, event.detail) if part])
-        self.refusals.append(
-            Refusal(record.time_ms, event.status.value, _short(event.participant), what, _short(why, 200))
-        )
+        told = _told(event)
+        if told is not None:
+            status, what, why = told
+            self.answers.append(Answer(record.time_ms, status, _short(event.participant), what, _short(why, 200)))
 
     def _dead_letter(self, record: Record) -> None:
         headers = {name: value.decode(errors="replace") for name, value in record.headers}
@@ -376,7 +387,7 @@ class Flow:
         self._took(*at)
         why = _short(headers.get("__dlq.errors.message", ""), 200)
         if not self._symbols and self._participant is None:
-            self.refusals.append(Refusal(record.time_ms, "DEAD LETTER", "", f"{at[0]}@{at[1]}:{at[2]}", why))
+            self.answers.append(Answer(record.time_ms, "DEAD LETTER", "", f"{at[0]}@{at[1]}:{at[2]}", why))
 
     def _took(self, topic: str, partition: str, offset: str) -> None:
         """The exchange has taken an input, and so all before it on its partition."""
@@ -402,6 +413,45 @@ class Flow:
         if self._symbols and symbol not in self._symbols:
             return False
         return self._participant is None or self._participant in {buyer, seller}
+
+
+def _quote(quotes: dict[str, Quote], symbol: str, price: Paise, time_ms: int) -> None:
+    day = (time_ms + _IST_OFFSET_MS) // _DAY_MS
+    quote = quotes.get(symbol)
+    if quote is None or quote.day < day:
+        quote = Quote(day, price, price, price)
+    elif quote.day == day:
+        quote = Quote(day, price, min(price, quote.low), max(price, quote.high))
+    # The first ones stay, so that what is on the screen keeps its place.
+    if symbol in quotes or len(quotes) < MAX_SYMBOLS:
+        quotes[symbol] = quote
+
+
+def _told(event: OrderEvent) -> tuple[str, str, str] | None:
+    """Status, what and why of an answer that is worth a look; None of one that is not.
+
+    Raises:
+        ValueError: its price is none.
+    """
+    side, symbol, own = event.side.lower(), _short(event.stock_symbol), _short(event.order_id)
+    target = own if event.target_order_id is None else _short(event.target_order_id)
+    quantity = "" if event.quantity is None else f" {group_indian(event.quantity)}"
+    if event.status in (Status.REJECTED, Status.DUPLICATE):
+        changes = event.action in (Action.CANCEL, Action.REPLACE)
+        what = f"{event.action} {target}, {symbol} ({own})" if changes else f"{side}{quantity} {symbol} ({own})"
+        if event.status is Status.DUPLICATE:
+            return Status.DUPLICATE, what, f"answered before: {event.first_status}, sequence {event.first_seq}"
+        return Status.REJECTED, what, ": ".join([part for part in (event.reason, event.detail) if part])
+    if event.action is Action.REPLACE:
+        price = event.price_per_unit
+        at = "at any price" if price is None else f"at {rupees_in_table(_paise(price, MAX_PRICE))}"
+        return REPLACED, f"{side}{quantity} {symbol} {at} ({target})", ""
+    if not event.cancelled_quantity:
+        return None
+    what = f"{side} {group_indian(event.cancelled_quantity)} {symbol} ({target})"
+    if event.status is Status.CANCELLED:
+        return Status.CANCELLED, what, "self-trade prevention"
+    return Status.CANCELLED, what, "" if event.action is Action.CANCEL else "could not trade at once"
 
 
 @dataclass(slots=True)

@@ -6,18 +6,27 @@ once is safe: what is committed is committed, and the next start recovers.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from stocktrade.errors import ExitCode
 
 
+def _nothing() -> None:
+    pass
+
+
 class Stop:
-    """Whether somebody asked for a stop."""
+    """Whether somebody asked for a stop.
+
+    Attributes:
+        at_once: Called before the process ends at once: what must not be left as it is.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.at_once: Callable[[], None] = _nothing
 
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
@@ -26,6 +35,7 @@ class Stop:
     def ask(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """Ask for a clean stop; asked twice, end at once."""
         if self.asked:
+            self.at_once()
             os._exit(ExitCode.INTERRUPTED)
         self.asked = True
 

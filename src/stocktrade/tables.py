@@ -6,14 +6,14 @@ is not enough, whole columns go.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from unicodedata import category
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +21,7 @@ from rich.text import Text
 from stocktrade.core.ledger import CASH
 from stocktrade.domain.facts import Match, Reason, Status
 from stocktrade.domain.values import CLEARING_HOUSE, Paise, Side, group_indian, rupees_in_table, visible
-from stocktrade.flow import Flow, Quote, Refusal, Row
+from stocktrade.flow import REPLACED, Answer, Flow, Quote, Row
 from stocktrade.ranges import moment
 from stocktrade.transport import topics
 from stocktrade.transport.codec import trade_id
@@ -133,13 +133,17 @@ class _Column:
     folds: bool = False
     limit: int = NAME_LIMIT
 
+    def __post_init__(self) -> None:
+        self._wide = [cell.cell_len for cell in self.cells]  # asked for many times while the columns are fitted
+        self._head_wide = cell_len(self.head)
+        self._widest = max([self._head_wide, *self._wide])
+
     def width(self) -> int:
-        widest = max([cell_len(self.head), *[cell.cell_len for cell in self.cells]])
-        return min(widest, max(self.limit, cell_len(self.head))) if self.folds else widest
+        return min(self._widest, max(self.limit, self._head_wide)) if self.folds else self._widest
 
     def lines(self, place: int) -> int:
         """How many lines a cell takes."""
-        return max(1, -(-self.cells[place].cell_len // self.width()))
+        return max(1, -(-self._wide[place] // self.width()))
 
 
 class _Layout(NamedTuple):
@@ -168,7 +172,10 @@ def _fitted(columns: Sequence[_Column], width: int, sacrifices: Sequence[Sequenc
     return _Layout(left, 1, fits=False)
 
 
-def _drawn(layout: _Layout, rows: slice = slice(None)) -> Table:
+def _drawn(layout: _Layout, rows: slice = slice(None)) -> RenderableType:
+    places = range(len(layout.columns[0].cells))[rows]
+    if layout.fits and all(column.lines(place) == 1 for column in layout.columns for place in places):
+        return Group(*_lines(layout, places))
     table = Table(box=None, padding=(0, layout.gap, 0, 0), pad_edge=False, header_style="bold")
     for column in layout.columns:
         table.add_column(
@@ -184,6 +191,24 @@ def _drawn(layout: _Layout, rows: slice = slice(None)) -> Table:
     return table
 
 
+def _lines(layout: _Layout, places: Iterable[int]) -> Iterator[Text]:
+    """A table of which no cell folds, line by line: a live view draws it in a third of the time of a `Table`."""
+    gap = " " * layout.gap
+    widths = [column.width() for column in layout.columns]
+    rows = [[Text(column.head, "bold") for column in layout.columns]]
+    rows += [[column.cells[place] for column in layout.columns] for place in places]
+    for row in rows:
+        line = Text(no_wrap=True)
+        for number, (column, cell, width) in enumerate(zip(layout.columns, row, widths, strict=True)):
+            padding = " " * (width - cell.cell_len)
+            line.append(gap if number else "")
+            if column.right:
+                line.append(padding).append_text(cell)
+            else:
+                line.append_text(cell).append(padding)
+        yield line
+
+
 class TableColumn(NamedTuple):
     """A column of a table that `columns_table` makes; see `listing.Column`."""
 
@@ -194,7 +219,7 @@ class TableColumn(NamedTuple):
     rank: int = 0
 
 
-def columns_table(columns: Sequence[TableColumn], width: int) -> Table:
+def columns_table(columns: Sequence[TableColumn], width: int) -> RenderableType:
     """A table that fits in `width`: names fold first, then columns go by rank, highest first; rank 0 stays."""
     ranks = sorted({column.rank for column in columns if column.rank}, reverse=True)
     sacrifices = [[column.head for column in columns if column.rank == rank] for rank in ranks]
@@ -575,13 +600,14 @@ def picture_lines(flow: Flow, *, now_ms: int, width: int) -> list[Text]:
         title = " participants " if left >= 14 else " members "[: left + 2]
         lines.append(Text(f"╭{title:─<{left + 2}}╮{'':{arrow}}╭{' NSE ':─<{right + 2}}╮", no_wrap=True))
     for place, (topic, inwards, style) in enumerate(_ARROWS):
-        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}}{lags[place]:<{lag_width}} "
-        shaft = "─" * (arrow - len(topic) - len(numbers) - 6) if boxed else ""
+        numbers = f" {counts[place]:>{count_width}} {rates[place]:>{rate_width}}{lags[place]} "
+        after = "─" * (lag_width - len(lags[place]))
+        room = arrow - len(topic) - len(numbers) - len(after) - 6 if boxed else _NAME_WIDTH - len(topic)
         line = Text(no_wrap=True)
         if boxed:
             line.append("│ ").append_text(names[place]).append(" │")
-        line.append("──" if inwards else "◀─", style).append(f" {topic} ").append(shaft, style)
-        line.append(numbers, "bold").append("─▶" if inwards else "──", style)
+        line.append("──" if inwards else "◀─", style).append(f" {topic} ").append("─" * room, style)
+        line.append(numbers, "bold").append(after + ("─▶" if inwards else "──"), style)
         if boxed:
             line.append(f"│ {told[place] if place < len(told) else '':<{right}} │")
         lines.append(line)
@@ -643,7 +669,7 @@ _ROWS_FIRST_BELOW: Final = 8
 """Of so few lines all go to the trades."""
 
 _ROOMY_HEIGHT: Final = 30
-_REFUSAL_SHOWN_MS: Final = 300_000
+_ANSWER_SHOWN_MS: Final = 300_000
 
 
 @dataclass
@@ -657,6 +683,7 @@ class FlowView:
         notices: What the watcher should know, below all.
         records: Shown in the place of the trades, if given.
         height: How many lines to fill at most; None for the height of the console.
+        paused: How many records came since it stands still, if it does.
     """
 
     flow: Flow
@@ -665,6 +692,7 @@ class FlowView:
     notices: Sequence[str] = ()
     records: Sequence[RecordRow] | None = None
     height: int | None = None
+    paused: int | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
@@ -674,26 +702,28 @@ class FlowView:
             return list(text.wrap(console, width, overflow="fold"))
 
         below = []
-        for notice in self.notices if height >= _ROWS_FIRST_BELOW else ():
+        notices = self.notices if self.paused is None else [*self.notices, PAUSED_HINT]
+        for notice in notices if height >= _ROWS_FIRST_BELOW else ():
             below += folded(Text(shown(notice, 200), WAITING))
-        title = folded(Text(shown(self.title, 200), "bold")) if self.title and height >= _ROWS_FIRST_BELOW else []
+        head = Text.assemble((shown(self.title, 200), "bold"), *paused_note(self.paused))
+        title = folded(head) if head and height >= _ROWS_FIRST_BELOW else []
         prices = folded(market_line(self.flow.quotes, width)) if self.flow.quotes else []
         above = title + prices
         picture = picture_lines(self.flow, now_ms=self.now_ms, width=width)
         if height - len(above) - len(below) - len(picture) >= _ROWS_FIRST_BELOW + 2:
             above = [*title, *picture, *prices, Text()]
-            fresh = [r for r in self.flow.refusals if r.time_ms > self.now_ms - _REFUSAL_SHOWN_MS]
+            fresh = [a for a in self.flow.answers if a.time_ms > self.now_ms - _ANSWER_SHOWN_MS]
             recent = fresh[-2 if height >= _ROOMY_HEIGHT else -1 :]
-            below = [line for refusal in recent for line in folded(refusal_text(refusal))] + below
+            below = [line for answer in recent for line in folded(answer_text(answer))] + below
         yield from above
         yield self._body(width, max(1, height - len(above) - len(below) - 1))
         yield from below
 
-    def _body(self, width: int, lines: int) -> Table | Text:
+    def _body(self, width: int, lines: int) -> RenderableType:
         if self.records is None:
             rows = self.flow.recent(lines)
             if not rows:
-                return Text("no trade yet", FAINT)
+                return Text("no such trade yet" if self.flow.topics[topics.TRADES].count else "no trade yet", FAINT)
             layout, count = _settlement(rows, width), len(rows)
         else:
             records = self.records[-lines:]
@@ -707,13 +737,30 @@ class FlowView:
         return _drawn(layout, slice(first, None))
 
 
-def refusal_text(refusal: Refusal) -> Text:
-    """An answer that somebody should look at: `✗ 09:15:00 REJECTED HDFC buy 100 SBI (B-1): PRICE_OFF_TICK`."""
-    mark, style = ("=", WAITING) if refusal.status == Status.DUPLICATE else ("✗", BAD)
-    who = f" {shown(refusal.who)}" if refusal.who else ""
-    why = f": {shown(refusal.why, 200)}" if refusal.why else ""
+PAUSED_HINT: Final = "p goes on, q ends"
+"""Stands below a view that stands still."""
+
+
+def paused_note(unseen: int | None) -> list[tuple[str, str]]:
+    """What stands behind the title of a view that stands still: `  paused, 123 new`; None: it does not."""
+    return [] if unseen is None else [(f"  paused, {group_indian(unseen)} new", WAITING)]
+
+
+_MARKS: Final = {
+    Status.DUPLICATE.value: ("=", WAITING),
+    Status.CANCELLED.value: ("-", WAITING),
+    REPLACED: ("~", WAITING),
+}
+"""How an answer is marked that is no refusal."""
+
+
+def answer_text(answer: Answer) -> Text:
+    """An answer that somebody may want to see: `✗ REJECTED 09:15:00 HDFC buy 100 SBI (B-1): PRICE_OFF_TICK`."""
+    mark, style = _MARKS.get(answer.status, ("✗", BAD))
+    who = f" {shown(answer.who)}" if answer.who else ""
+    why = f": {shown(answer.why, 200)}" if answer.why else ""
     return Text.assemble(
-        (f"{mark} {shown(refusal.status)}", style),
-        (f" {clock(refusal.time_ms)}", FAINT),
-        f"{who} {shown(refusal.what, 200)}{why}",
+        (f"{mark} {shown(answer.status)}", style),
+        (f" {clock(answer.time_ms)}", FAINT),
+        f"{who} {shown(answer.what, 200)}{why}",
     )

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -144,6 +146,27 @@ def test_what_may_not_wait_is_cancelled_and_the_order_is_done(terminal: Terminal
         ("own", "CANCELLED", 0, 0, 5),
         ("fok", "FOK_NOT_FILLABLE", 0, 0, 0),
     ]
+
+
+def test_an_order_that_ended_without_a_trade_is_a_no(terminal: Terminal, home: Path) -> None:
+    """A script sees from the exit code that it got nothing; with a part of it, it got something."""
+    terminal.types("sell", "SBI", "10", "890", "--id", "S1")
+    over = Event()
+
+    def trades() -> None:
+        with connect(f"sqlite:{home}") as log, closing(Node(log, name="test", now_ms=lambda: 0)) as node:
+            while not over.is_set():
+                node.step(0.05)
+
+    exchange = Thread(target=trades)
+    exchange.start()
+    try:
+        took = [terminal.types("buy", "SBI", "25", *how, "--wait=30s") for how in (("880", "--tif", "IOC"), (), ())]
+    finally:
+        over.set()
+        exchange.join()
+    states = [(code, told["state"], told["filled_quantity"]) for code, told in took]
+    assert states == [(1, "cancelled", 0), (0, "settled", 10), (1, "cancelled", 0)]
 
 
 def test_a_message_of_the_seed_has_no_new_field(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:

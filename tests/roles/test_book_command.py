@@ -2,16 +2,20 @@
 
 import io
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from stocktrade import cli, settings
+from stocktrade import cli, screen, settings, window
 from stocktrade.core.exchange import Exchange
 from stocktrade.domain.facts import Instruction
 from stocktrade.errors import ExitCode, Unavailable
+from stocktrade.keys import Keys
 from stocktrade.listing import Form
 from stocktrade.ranges import Moment, rfc3339
 from stocktrade.roles import book
@@ -154,20 +158,27 @@ class Flaky:
 
 
 @pytest.mark.parametrize("flaky", [False, True])
-def test_the_book_as_it_changes(
-    flaky: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_book_as_it_changes(flaky: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each state is one that the exchange had, in its order, the last one included; a break is told and survived."""
-    monkeypatch.setattr(book, "POLL_S", 0.01)
-    monkeypatch.setattr(book, "RETRY_S", 0.0)
+    monkeypatch.setattr(window, "POLL_S", 0.01)
     with connect(f"sqlite:{tmp_path}") as log:
         log.ensure_topics(topics.SPECS)
-        out = io.StringIO()
+        out, err = io.StringIO(), io.StringIO()
         market = Market(log, out)
         watched: Any = Flaky(log) if flaky else log
         console = Console(file=out)
         assert (
-            book.watch(watched, "SBI", levels=5, form=Form.JSON, console=console, out=out, stop=market.stop)
+            book.watch(
+                watched,
+                "SBI",
+                levels=5,
+                form=Form.JSON,
+                console=console,
+                out=out,
+                err=err,
+                stop=market.stop,
+                pause=lambda _: None,
+            )
             == ExitCode.OK
         )
         market.node.close()
@@ -179,13 +190,123 @@ def test_the_book_as_it_changes(
             levels = [[[*level.values()] for level in line[side]] for side in ("bids", "asks")]
             assert levels == [*exchange.depth("SBIN", 5)]
             assert line["last_price_paise"] == book.last_price(log, 0, "SBIN", line["seq"])
-    said = capsys.readouterr().err
+    said = err.getvalue()
     assert ("the broker went away; trying again" in said, "the log is back" in said) == (flaky, flaky)
+
+
+class Screen(io.StringIO):
+    """A terminal that remembers what is drawn on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def frames(self) -> list[str]:
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue()).split("\x1b[H")
+
+
+class Typist(Keys):
+    """Keys that a test types."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.typed = ""
+
+    def pressed(self) -> str:
+        typed, self.typed = self.typed, ""
+        return typed
+
+
+@pytest.fixture
+def drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is waited for."""
+    monkeypatch.setattr(window, "POLL_S", 0.01)
+    monkeypatch.setattr(screen, "REDRAW_S", 0.0)
+
+
+def on_a_screen(log: Any, typist: Typist, steps: Iterator[object]) -> list[str]:
+    """What is drawn while the steps are taken, one between any two looks at the log; last, what stays."""
+    out = Screen()
+    console = Console(file=out, width=80, height=20, force_terminal=True, _environ={})
+    given: dict[str, Any] = {"levels": 5, "form": Form.TABLE, "out": out, "err": out, "pause": lambda _: None}
+    code = book.watch(log, "SBI", console=console, keys=typist, stop=lambda: next(steps, "over") == "over", **given)
+    assert code == ExitCode.OK
+    drawn, _, stays = out.getvalue().partition("\x1b[?1049l")
+    assert drawn.startswith("\x1b[?1049h")
+    return [*Screen(drawn).frames()[2:], *Screen(stays).frames()]  # the alternate screen begins with one, too
+
+
+def test_the_book_on_a_screen(tmp_path: Path, drawn_at_once: None) -> None:
+    """It is drawn when it changes, stands still while it is paused, and ends by a key."""
+    typist = Typist()
+    with connect(f"sqlite:{tmp_path}") as log:
+        log.ensure_topics(topics.SPECS)
+        node = Node(log, name="test", now_ms=lambda: 0)
+
+        def bid(quantity: int) -> None:
+            order = {"order_id": f"B{quantity}", "buyer": "HDFC", "stock_symbol": "SBI", "quantity": quantity}
+            value = json.dumps(order | {"price_per_unit": 885}).encode()
+            log.append([NewRecord(topics.BUY_ORDERS, b"SBIN", value)])
+            while not node.has_taken(node.backlog_ends()):
+                node.step(0.0)
+
+        def steps() -> Iterator[object]:
+            yield from range(3)
+            bid(100)
+            yield 0
+            yield from range(3)
+            typist.typed = "p"
+            yield from range(3)
+            bid(23)
+            yield 0
+            yield from range(3)
+            typist.typed = "p"
+            yield from range(3)
+            typist.typed = "q"
+            yield from range(3)
+            raise AssertionError("it did not end")
+
+        frames = on_a_screen(log, typist, steps())
+        node.close()
+    told = [re.findall(r"nobody waits|\b(?:100|123)\b|paused, \d new|p goes on", frame) for frame in frames]
+    assert told == [
+        ["nobody waits"],
+        ["100"],
+        ["paused, 0 new", "100", "p goes on"],
+        ["paused, 1 new", "100", "p goes on"],
+        ["123"],
+        ["123"],
+    ]
+
+
+def test_a_log_that_is_away_is_told_on_the_screen(tmp_path: Path, drawn_at_once: None) -> None:
+    """The book stays, with the trouble below it, until there is other news."""
+    with connect(f"sqlite:{tmp_path}") as log:
+        log.ensure_topics(topics.SPECS)
+        frames = on_a_screen(Flaky(log), Typist(), iter(range(60)))
+    told = [re.findall(r"nobody waits|went away|is back", frame) for frame in frames[:3]]
+    assert told == [["nobody waits"], ["nobody waits", "went away"], ["nobody waits", "is back"]]
+
+
+def test_a_reader_of_the_book_that_has_enough_ends_it(tmp_path: Path) -> None:
+    """`book --watch | head -1` ends although nothing is traded."""
+    reading, writing = os.pipe()
+    asked = []
+
+    def stop() -> bool:
+        asked.append(1)
+        if len(asked) == 2:
+            os.close(reading)
+        return len(asked) > 10
+
+    with connect(f"sqlite:{tmp_path}") as log, os.fdopen(writing, "w") as out:
+        given: dict[str, Any] = {"console": Console(file=out), "out": out, "err": io.StringIO(), "stop": stop}
+        assert book.watch(log, "SBI", levels=5, form=Form.TSV, **given) == ExitCode.OK
+    assert len(asked) <= 3
 
 
 def test_the_last_price_is_found_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In windows from the newest trade back; not looked for beyond a limit."""
-    monkeypatch.setattr(book, "WINDOW", 3)
+    monkeypatch.setattr(book, "AT_A_TIME", 3)
     with connect(f"sqlite:{tmp_path}") as log:
         log.ensure_topics(topics.SPECS)
         assert book.last_price(log, 0, "SBIN", None) is None

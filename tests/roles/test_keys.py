@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,13 +26,13 @@ PATIENCE_S = 30.0
 class Screen:
     """A command on a terminal of its own, whose foreground job it is."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, *arguments: str, program: Sequence[str] = ("-m", "stocktrade")) -> None:
         self.said = ""
         self.home = home
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             environment = {**os.environ, settings.HOME: str(home), "TERM": "xterm-256color"}
-            os.execve(sys.executable, [sys.executable, "-m", "stocktrade", *arguments], environment)
+            os.execve(sys.executable, [sys.executable, *program, *arguments], environment)
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.mode = termios.tcgetattr(self.master)
 
@@ -41,6 +42,11 @@ class Screen:
             assert time.monotonic() < deadline, f"no {pattern!r} in {self.said!r}"
             if select.select([self.master], [], [], 0.2)[0]:
                 self.said += os.read(self.master, 65_536).decode(errors="ignore")
+
+    def drain(self) -> None:
+        """Take in what is there, and what comes while nothing should."""
+        while select.select([self.master], [], [], 1.0)[0]:
+            self.said += os.read(self.master, 65_536).decode(errors="ignore")
 
     def type(self, keys: str) -> None:
         self.said = ""
@@ -88,14 +94,16 @@ def test_watch_pauses_and_ends(home: Path) -> None:
     screen = Screen(home, "watch")
     try:
         screen.wait_for("no trade yet")
-        screen.type("p")
-        screen.wait_for("paused: p goes on, q ends")
+        screen.type("\x1b[A\x1bOqp")  # an arrow, and a key of a keypad that is sent as something with a q
+        screen.wait_for(r"paused, 0 new(?s:.*)p goes on, q ends")
         screen.said = ""
         ours(home, "sell", "SBI", "60", "-q")
         ours(home, "nse", "--once")
+        screen.wait_for("paused, 7 new")  # an offer, its answer, the trade and its legs
+        assert "T0-2-1" not in screen.said
         screen.type("p")
         screen.wait_for("T0-2-1")
-        screen.type("x\x1b[Aq")
+        screen.type("xq")
         assert screen.end() == 0
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
     finally:
@@ -109,8 +117,11 @@ def test_the_book_pauses_and_ends(home: Path) -> None:
     try:
         screen.wait_for("100")
         screen.type("p")
+        screen.wait_for("paused, 0 new")
         ours(home, "sell", "SBI", "60", "-q")
         ours(home, "nse", "--once")
+        screen.wait_for("paused, 1 new")
+        assert "40" not in screen.said
         screen.type(" ")
         screen.wait_for("40")
         screen.type("q")
@@ -129,6 +140,109 @@ def test_a_signal_leaves_the_terminal_as_it_was(home: Path, number: signal.Signa
         screen.wait_for("no trade yet")
         os.kill(screen.pid, number)
         assert screen.end() == 0
+        assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
+    finally:
+        screen.close()
+
+
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+
+SHELL = """
+import os, signal, subprocess, sys, termios
+
+job = subprocess.Popen([sys.executable, "-m", "stocktrade", "watch"], process_group=0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+os.tcsetpgrp(0, job.pid)
+os.kill(job.pid, signal.SIGCONT)
+while True:
+    _, status = os.waitpid(job.pid, os.WUNTRACED)
+    os.tcsetpgrp(0, os.getpgrp())
+    if not os.WIFSTOPPED(status):
+        break
+    echoes = bool(termios.tcgetattr(0)[3] & termios.ECHO)
+    print(f"stopped, echoes {echoes}", flush=True)
+    if input() == "bg":
+        os.kill(job.pid, signal.SIGCONT)
+        input()
+        changed, _ = os.waitpid(job.pid, os.WUNTRACED | os.WNOHANG)
+        print("stopped" if changed else "it runs", flush=True)
+    os.tcsetpgrp(0, job.pid)
+    os.kill(job.pid, signal.SIGCONT)
+print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+"""
+"""As much of a shell as job control needs: it starts `watch`, says when it is stopped, and brings it back."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGSTOP])
+def test_ctrl_z_gives_the_terminal_to_the_shell(home: Path, number: signal.Signals) -> None:
+    """Suspended, it leaves the shell its screen and its echo; brought back, it is drawn again and obeys keys.
+
+    SIGSTOP gives nobody the time to tidy up; what comes back is whole all the same.
+    """
+    shell = Screen(home, program=["-c", SHELL])
+    try:
+        shell.wait_for("no trade yet")
+        shell.said = ""
+        os.killpg(os.tcgetpgrp(shell.master), number)
+        shell.wait_for("stopped, echoes (True|False)")
+        if number == signal.SIGTSTP:
+            assert LEAVE in shell.said
+            assert "echoes True" in shell.said
+        shell.type("fg\n")
+        shell.wait_for(re.escape(ENTER))
+        shell.wait_for("no trade yet")
+        shell.type("p")
+        shell.wait_for("paused, 0")
+        shell.type("q")
+        shell.wait_for("ended 0")
+        assert shell.end() == 0
+    finally:
+        shell.close()
+
+
+@pytest.mark.slow
+def test_in_the_background_it_draws_nothing(home: Path) -> None:
+    """After Ctrl-Z and `bg` the screen is the shell's, whatever is traded; `fg` shows it."""
+    shell = Screen(home, program=["-c", SHELL])
+    try:
+        shell.wait_for("no trade yet")
+        os.killpg(os.tcgetpgrp(shell.master), signal.SIGTSTP)
+        shell.wait_for("stopped, echoes True")
+        shell.type("bg\n")
+        ours(home, "sell", "SBI", "60", "-q")
+        ours(home, "nse", "--once")
+        shell.drain()
+        assert shell.said.replace("bg", "").strip() == ""
+        shell.type("\n")
+        shell.wait_for("it runs")
+        shell.wait_for("T0-2-1")
+        shell.type("q")
+        shell.wait_for("ended 0")
+        assert shell.end() == 0
+    finally:
+        shell.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [((signal.SIGINT, signal.SIGTERM), 130), ((signal.SIGQUIT,), -signal.SIGQUIT)],
+    ids=["twice", "quit"],
+)
+def test_an_end_at_once_leaves_the_terminal_as_it_was(
+    home: Path, numbers: tuple[signal.Signals, ...], code: int
+) -> None:
+    r"""A second signal and Ctrl-\ do not wait for anything, but the user has his screen and his echo again."""
+    screen = Screen(home, "watch")
+    try:
+        screen.wait_for("no trade yet")
+        os.kill(screen.pid, signal.SIGSTOP)  # so that both are there before the first is answered
+        for number in numbers:
+            os.kill(screen.pid, number)
+        os.kill(screen.pid, signal.SIGCONT)
+        assert screen.end() == code
+        assert LEAVE in screen.said
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
     finally:
         screen.close()

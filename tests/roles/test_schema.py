@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from jsonschema import Draft7Validator, Draft202012Validator
 
+from stocktrade import cli
 from stocktrade.core.instruments import parse_instruments
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.documents import DOCUMENTS, UNLABELLED

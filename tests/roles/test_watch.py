@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from stocktrade import records
+from stocktrade import records, screen, window
 from stocktrade.domain.facts import Match
 from stocktrade.domain.values import Paise
 from stocktrade.errors import ExitCode, Unavailable, UsageError
@@ -60,7 +60,7 @@ def a_console(out: io.StringIO, *, width: int = 100) -> Console:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for here: what there is to see is on the log before it is polled."""
-    monkeypatch.setattr(watch, "POLL_S", 1 / 64)
+    monkeypatch.setattr(window, "POLL_S", 1 / 64)
 
 
 class Terminal(io.StringIO):
@@ -261,7 +261,7 @@ def test_until_a_time_that_lies_ahead(log: SqliteLog) -> None:
 
 def test_a_glance_does_not_read_a_long_past(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default a log of many orders and few trades is not read from its beginning; `start` does read it."""
-    monkeypatch.setattr(watch, "GLANCE", 10)
+    monkeypatch.setattr(window, "GLANCE", 10)
     order = b'{"order_id":"1","buyer":"HDFC","stock_symbol":"SBI","quantity":1,"price_per_unit":1}'
     log.append([*settled(a_trade(1)), *[NewRecord(topics.BUY_ORDERS, b"SBIN", order, 0)] * 50])
     assert len(watched(log, json_lines=True)) == 15
@@ -473,9 +473,13 @@ def test_a_file_is_never_deaf(log: SqliteLog, tmp_path: Path) -> None:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_ctrl_c_ends_cleanly(log: SqliteLog, terminal: bool) -> None:
     """An interrupt that reaches the loop is a clean stop, and the terminal gets its own screen back."""
+    asked = []
 
     def interrupted() -> bool:
-        raise KeyboardInterrupt
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return False
 
     out = Terminal() if terminal else io.StringIO()
     console = a_console(out) if terminal else Console(file=out)
@@ -541,7 +545,7 @@ def test_a_break_is_told_once_and_loses_nothing(tmp_path: Path, shown: str) -> N
 
         def pause(seconds: float) -> None:
             pauses.append(seconds)
-            log.down = sum(pauses) < 3 * watch.RETRY_S
+            log.down = sum(pauses) < 3 * window.RETRY_S
 
         out, err = Terminal() if shown == "live" else io.StringIO(), io.StringIO()
         code = watch.run(
@@ -556,7 +560,7 @@ def test_a_break_is_told_once_and_loses_nothing(tmp_path: Path, shown: str) -> N
             pause=pause,
         )
     assert code == ExitCode.OK
-    assert sum(pauses) == 3 * watch.RETRY_S
+    assert sum(pauses) == 3 * window.RETRY_S
     told = "cannot reach the log; trying again each second\nthe log is back\n"
     assert err.getvalue() == ("" if shown == "live" else told)
     lines = out.getvalue().splitlines()
@@ -584,7 +588,7 @@ def test_a_log_that_is_away_at_the_start_is_an_error(tmp_path: Path) -> None:
 class Live:
     """A screen whose clocks stand still unless they are moved."""
 
-    def __init__(self, log: Log, *, records: bool = False) -> None:
+    def __init__(self, log: Log, *, records: bool = False, keys: Keys | None = None) -> None:
         self.out = Terminal()
         self.seconds = 100.0
         self.now_ms = T0
@@ -595,6 +599,7 @@ class Live:
             Flow(),
             title="stocktrade watch",
             sieve=sieve,
+            keys=keys or Keys(None),
             now_ms=lambda: self.now_ms,
             seconds=lambda: self.seconds,
         )
@@ -628,13 +633,13 @@ def test_a_trade_is_drawn_at_once(live: Live) -> None:
 
 def test_at_most_ten_frames_a_second(live: Live) -> None:
     """However many records come, two frames are a tenth of a second apart, and the last state is drawn."""
-    drawn = live.screen.draws
+    drawn = live.screen.screen.draws
     for i in range(1050):
         live.seconds += 0.001
         live.take(*settled(a_trade(i)))
-    assert live.screen.draws - drawn <= 11
-    assert live.screen.patience_s() <= watch.REDRAW_S
-    live.seconds += watch.REDRAW_S
+    assert live.screen.screen.draws - drawn <= 11
+    assert live.screen.patience_s() <= screen.REDRAW_S
+    live.seconds += screen.REDRAW_S
     live.frames()
     live.screen.take([])
     assert "T0-1049-1" in live.frames()
@@ -652,29 +657,55 @@ class Typist(Keys):
         return typed
 
 
-def test_a_paused_screen_stands_still(live: Live) -> None:
-    """It says that it is paused and is drawn no more, though records come; then it shows all of them."""
+def test_a_paused_screen_stands_still(log: SqliteLog) -> None:
+    """It says how much has come since; the rest is as it was, at any size; then it shows everything."""
     typist = Typist()
-    live.screen._keys = typist
+    live = Live(log, keys=typist)
+    live.take(*settled(a_trade(1)))
+    live.seconds += 1
+    typist.typed = "P"
+    live.take(*settled(a_trade(2)))
     live.seconds += 1
     live.frames()
-    typist.typed = "p"
-    live.take(*settled(a_trade(1)))
-    assert "paused: p goes on, q ends" in live.frames()
-    for i in range(2, 50):
+    live.take(*settled(a_trade(3)))
+    frame = live.frames()
+    assert "paused, 10 new" in frame
+    assert ("T0-1-1" in frame, "T0-2-1" in frame, "T0-3-1" in frame) == (True, False, False)
+    assert re.search(r"buy-orders.* 0 .*\n.*sell-offers.* 0 .*\n.*demat-transfers.* 2 ", frame)
+    live.screen._console.size = (60, 20)
+    live.seconds += 1
+    live.screen.take([])
+    frame = live.frames()
+    assert "SBI" in frame
+    assert "paused, 10 new" in frame
+    for _ in range(50):  # nothing comes, nothing is drawn
         live.seconds += 1
         live.now_ms += 1000
-        live.take(*settled(a_trade(i)))
+        live.screen.take([])
     assert live.frames() == ""
+    live.screen._console.size = (100, 20)
     typist.typed = " "
     live.screen.take([])
     frame = live.frames()
-    assert "T0-49-1" in frame
+    assert "T0-3-1" in frame
     assert "paused" not in frame
     assert not live.screen.is_deaf()
     typist.typed = "xq"
     live.screen.take([])
     assert live.screen.is_deaf()
+    live.screen.close()
+
+
+def test_what_was_seen_last_stays_though_it_was_paused(log: SqliteLog) -> None:
+    """A pause ends with the screen: below the prompt stands everything that was counted."""
+    typist = Typist()
+    live = Live(log, keys=typist)
+    typist.typed = "p"
+    live.screen.take([])
+    live.take(*settled(a_trade(1)))
+    live.frames()
+    live.screen.close()
+    assert "T0-1-1" in live.frames()
 
 
 def test_an_idle_screen_is_left_alone(live: Live) -> None:
@@ -682,12 +713,12 @@ def test_an_idle_screen_is_left_alone(live: Live) -> None:
     live.take(*settled(a_trade(1)))
     live.seconds += 1
     live.screen.take([])
-    drawn = live.screen.draws
+    drawn = live.screen.screen.draws
     for _ in range(40):
         live.seconds += 0.25
         live.now_ms += 250
         live.screen.take([])
-    assert 9 <= live.screen.draws - drawn <= 11
+    assert 9 <= live.screen.screen.draws - drawn <= 11
     live.seconds += 1
     live.screen.take([])
     live.frames()
@@ -696,20 +727,22 @@ def test_an_idle_screen_is_left_alone(live: Live) -> None:
         live.now_ms += 250
         live.screen.take([])
     assert live.frames() == ""
-    assert live.screen.patience_s() == watch.POLL_S
+    assert live.screen.patience_s() == window.POLL_S
 
 
 def test_another_size_is_drawn_anew(live: Live) -> None:
     """A window that was made narrower is drawn again although nothing else has changed."""
     live.take(*settled(a_trade(1)))
-    live.seconds += 1
-    live.screen.take([])
-    drawn = live.screen.draws
+    live.now_ms += 60 * SECOND  # the rates have fallen to nothing
+    for _ in range(2):
+        live.seconds += 1
+        live.screen.take([])
+    drawn = live.screen.screen.draws
     live.screen._console.size = (60, 20)
     live.seconds += 1
     live.frames()
     live.screen.take([])
-    assert live.screen.draws == drawn + 1
+    assert live.screen.screen.draws == drawn + 1
 
 
 def test_a_line_says_that_no_exchange_runs(log: SqliteLog, live: Live) -> None:
@@ -789,6 +822,50 @@ def test_the_whole_way_on_a_terminal(log: SqliteLog) -> None:
     assert "✓ settled 18 ms" in screen
     assert "T0-4-1" in after
     assert after.endswith("\n")
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_range_of_prices_is_that_of_the_whole_day(tmp_path: Path, shards: int, broken: bool) -> None:
+    """Also of the trades of today before the ones that are shown; not of yesterday's. A break loses none of them."""
+    midnight = T0 - 9 * 3600 * SECOND - 900 * SECOND
+    with ShakyLog(tmp_path / "log", partitions=shards) as log:
+        log.ensure_topics(topics.SPECS)
+        days = [(midnight - SECOND, 1), (midnight, 87_000), (midnight + SECOND, 91_000)]
+        days += [(midnight + (2 + i) * SECOND, 88_500) for i in range(2_500)]
+        for number, (time_ms, price) in enumerate(days, 1):
+            match = a_trade(number)._replace(price=Paise(price))
+            log.append(encode_facts([match], 0, "buy-orders@0:0", time_ms))
+        asked = 0
+
+        def stop() -> bool:
+            nonlocal asked
+            asked += 1
+            log.down = broken and asked == 3
+            return asked >= 60
+
+        out = Terminal()
+        console = a_console(out)
+        clock = iter(range(10**6)).__next__
+        watch.run(
+            log, console=console, out=out, err=out, stop=stop, now_ms=lambda: T0, seconds=clock, pause=lambda _: None
+        )
+    first, last = out.getvalue().split("SBIN", 1)[1][:60], out.getvalue().rsplit("SBIN", 1)[1]
+    assert "₹870.00 to ₹910.00" not in first
+    assert "₹870.00 to ₹910.00" in last
+
+
+def test_a_day_of_very_many_trades_is_not_read_whole(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each shard so many of the last ones, and of a range that lies in the past none."""
+    monkeypatch.setattr(window, "LOOKED_BACK", 10)
+    filled(log, 50)
+    points = window.points_from(None, None, follow=None, now_ms=T0)
+    begun = window.window_of(log, frozenset({topics.TRADES}), points)
+    assert begun.starts == {(topics.TRADES, 0): 30}
+    today = window.earlier_today(log, begun, now_ms=T0)
+    assert (today.starts, today.stops) == ({(topics.TRADES, 0): 20}, {(topics.TRADES, 0): 30})
+    tomorrow = window.earlier_today(log, begun, now_ms=T0 + 24 * 3600 * SECOND)
+    assert tomorrow.starts == tomorrow.stops
 
 
 def test_a_forced_colour_makes_no_terminal(log: SqliteLog) -> None:

@@ -4,19 +4,16 @@ Invariant: it reads only; what it shows is the book of the exchange after one ex
 """
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TextIO
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from stocktrade import tables
+from stocktrade import tables, window
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES
 from stocktrade.domain.messages import JournalRecord, Trade
@@ -28,33 +25,29 @@ from stocktrade.domain.values import (
     rupees_in_table,
     visible,
 )
-from stocktrade.errors import ExitCode, StocktradeError, Unavailable, UsageError
+from stocktrade.errors import ExitCode, StocktradeError, UsageError
 from stocktrade.keys import NO_KEYS, Keys
 from stocktrade.listing import Form, json_line
 from stocktrade.ranges import NOW, Moment
 from stocktrade.roles.typed import checked_symbol
+from stocktrade.screen import Screen, is_deaf
 from stocktrade.shard.history import Replica, replica_from_snapshot, rerun, rules_in, snapshots_of, to_the_end
 from stocktrade.shard.journal import decode_entry
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Reader, Record
+from stocktrade.transport.base import Log, Record
 from stocktrade.transport.codec import decode_message, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
 from stocktrade.views.follow import last_not_after
 from stocktrade.views.messages import seq_of_trade, traded
+from stocktrade.window import Tail, Window
 
 MAX_LEVELS: Final = 100_000
 
 SEARCHED: Final = 20_000
 """How many trades of a shard are looked through for a symbol's last price, newest first."""
 
-WINDOW: Final = 1_000
-"""So many at a time."""
-
-REDRAW_S: Final = 0.1
-POLL_S: Final = 0.25
-"""How long one wait for records lasts at most: a stop that was asked for is noticed then."""
-
-RETRY_S: Final = 1.0
+AT_A_TIME: Final = 1_000
+"""So many are read at a time."""
 
 
 class NotKept(StocktradeError):
@@ -201,13 +194,27 @@ def watch(
     form: Form,
     console: Console,
     out: TextIO,
+    err: TextIO,
     stop: Callable[[], bool],
     keys: Keys = NO_KEYS,
+    pause: Callable[[float], None] = time.sleep,
 ) -> ExitCode:
     """Show the book of a symbol, and again whenever it has changed, until `stop` says so.
 
-    On a terminal it is drawn in place, at most every REDRAW_S; for programs each state is a block of rows with an empty
-    line after it, or a JSON object. Where the log goes away it is waited for. The arguments are as those of `run`.
+    On a terminal it is drawn in place; for programs each state is a block of rows with an empty line after it, or a
+    JSON object. Where the log goes away it is waited for.
+
+    Args:
+        log: the log.
+        symbol: as it was typed.
+        levels: how many price levels of each side.
+        form: a table, TSV or JSON.
+        console: where a table for people goes; drawn in place if it is a terminal.
+        out: where anything else goes.
+        err: where trouble is told, if it is not drawn.
+        stop: whether a clean stop was asked for.
+        keys: what is typed meanwhile: `p` pauses the screen and goes on, `q` ends.
+        pause: sleeps that many seconds.
 
     Raises:
         UsageError: no symbol.
@@ -217,53 +224,111 @@ def watch(
     log.ensure_topics(topics.SPECS)
     replica = replica_at(log, shard, NOW)
     last = last_price(log, shard, canonical, None)
-    shown: Depth | None = None
-    news = ""
+
+    def depth() -> Depth:
+        return Depth(canonical, shard, replica.exchange.seq, last, *replica.exchange.depth(canonical, levels))
+
+    onward = Window.onward({(topics.JOURNAL, shard): replica.offset + 1})
+    tail = Tail(log, onward, stop=stop, now_ms=lambda: 0, pause=pause)
+    view: _Drawn | _Told
     on_screen = form is Form.TABLE and console.file.isatty()
-    with ExitStack() as opened, suppress(BrokenPipeError, KeyboardInterrupt):
-        live = None
-        if on_screen:
-            live = opened.enter_context(Live(console=console, screen=True, auto_refresh=False))
-        reader: Reader | None = log.reader({(topics.JOURNAL, shard): replica.offset + 1})
-        drawn_at = -REDRAW_S
-        is_paused = False
-        while not stop():
-            for key in keys.pressed():
-                is_paused = is_paused != (key in "p ")
-                if key == "q":
-                    raise KeyboardInterrupt
-            depth = Depth(canonical, shard, replica.exchange.seq, last, *replica.exchange.depth(canonical, levels))
-            if not depth.is_as(shown) or news:
-                if live is None:
-                    if not depth.is_as(shown):
-                        _tell(depth, form, console, out)
-                        out.write("\n" if form is Form.TSV else "")
-                        out.flush()
-                    if news:
-                        sys.stderr.write(f"{news}\n")
-                    shown, news = depth, ""
-                elif not is_paused and time.monotonic() - drawn_at >= REDRAW_S:
-                    live.update(Group(*_drawing(depth), Text(news, tables.WAITING)), refresh=True)
-                    shown, drawn_at, news = depth, time.monotonic(), ""
-            try:
-                if reader is None:
-                    time.sleep(RETRY_S)
-                    reader = log.reader({(topics.JOURNAL, shard): replica.offset + 1})
-                    news = "the log is back"
-                records = reader.poll(REDRAW_S if live is not None else POLL_S)
-            except Unavailable as error:
-                if reader is not None:
-                    news = f"{visible(error.what, 200)}; trying again"
-                    reader.close()
-                reader = None
-                continue
-            for record in records:
+    view = _Drawn(console, keys) if on_screen else _Told(form, console, out, err)
+    with closing(tail), closing(view), suppress(BrokenPipeError, KeyboardInterrupt):
+        view.show(depth())
+        while not stop() and not view.is_over():
+            for record, _ in tail.poll(view.patience_s()):
                 last = _taken(replica, record, canonical, last)
-        if reader is not None:
-            reader.close()
-    if on_screen and shown is not None:
-        _tell(shown, form, console, out)  # what was seen last stays
+                view.show(depth())
+            if tail.news:
+                view.tell(tail.news)
+                tail.news = ""
+            view.draw()
     return ExitCode.OK
+
+
+class _Told:
+    """Each state as text, below the one before."""
+
+    def __init__(self, form: Form, console: Console, out: TextIO, err: TextIO) -> None:
+        self._form = form
+        self._console = console
+        self._out = out
+        self._err = err
+        self._told: Depth | None = None
+
+    def patience_s(self) -> float:
+        return window.POLL_S
+
+    def show(self, depth: Depth) -> None:
+        if depth.is_as(self._told):
+            return
+        self._told = depth
+        _tell(depth, self._form, self._console, self._out)
+        self._out.write("\n" if self._form is Form.TSV else "")
+        self._out.flush()
+
+    def tell(self, news: str) -> None:
+        self._err.write(f"{visible(news, 500)}\n")
+        self._err.flush()
+
+    def draw(self) -> None:
+        pass
+
+    def is_over(self) -> bool:
+        return is_deaf(self._out)
+
+    def close(self) -> None:
+        pass
+
+
+class _Drawn:
+    """The newest state, drawn in place. While it is paused, the one that was the newest then."""
+
+    def __init__(self, console: Console, keys: Keys) -> None:
+        self._console = console
+        self._screen = Screen(console, keys)
+        self._newest: Depth | None = None
+        self._still: Depth | None = None
+        self._unseen = 0
+        self._news = ""
+
+    def patience_s(self) -> float:
+        return self._screen.patience_s(self._state(), window.POLL_S)
+
+    def show(self, depth: Depth) -> None:
+        if not depth.is_as(self._newest):
+            self._newest = depth
+            self._unseen += 1
+
+    def tell(self, news: str) -> None:
+        self._news = news
+
+    def draw(self) -> None:
+        self._screen.obey()
+        if self._screen.is_paused != (self._still is not None):
+            self._still = self._newest if self._screen.is_paused else None
+            self._unseen = 0
+        self._screen.draw(self._state(), self._view)
+
+    def is_over(self) -> bool:
+        return self._screen.is_over
+
+    def close(self) -> None:
+        self._screen.close()
+        if self._newest is not None:  # what was seen last stays
+            self._console.print(*_drawing(self._newest), sep="\n")
+
+    def _state(self) -> object:
+        unseen = None if self._still is None else self._unseen
+        return self._still or self._newest, unseen, self._news
+
+    def _view(self) -> Group:
+        shown = self._still or self._newest
+        assert shown is not None
+        unseen = None if self._still is None else self._unseen
+        below = [self._news] if unseen is None else [self._news, tables.PAUSED_HINT]
+        notices = [Text(tables.shown(notice, 200), tables.WAITING) for notice in below if notice]
+        return Group(*_drawing(shown, unseen), *notices)
 
 
 def _taken(replica: Replica, record: Record, symbol: str, last: int | None) -> int | None:
@@ -304,7 +369,7 @@ def last_price(log: Log, shard: int, symbol: str, seq: int | None) -> int | None
         end = 0 if newest is None else newest.offset + 1
     first = end
     while first > max(0, end - SEARCHED):
-        upto, first = first, max(0, first - WINDOW)
+        upto, first = first, max(0, first - AT_A_TIME)
         price = None
         with closing(log.reader({at: first})) as reader:
             while reader.position(*at) < upto and (records := reader.poll(1.0)):
@@ -367,26 +432,37 @@ def _tell_orders(exchange: Exchange, symbol: str, *, form: Form, console: Consol
             out.write(tables.tsv(cells) + "\n")
 
 
-def _drawing(depth: Depth) -> list[RenderableType]:
+def _drawing(depth: Depth, unseen: int | None = None) -> list[RenderableType]:
+    """The table below its title; `unseen` counts what came since it stands still, if it does."""
     last = "no trade yet" if depth.last is None else f"last {rupees_in_table(depth.last)}"
     head = Text.assemble(
         ("Market depth  ", "bold"),
         depth.symbol,
         f"  {last}",
         (f"  after sequence {group_indian(depth.seq)}", tables.FAINT),
+        *tables.paused_note(unseen),
     )
     if not depth.bids and not depth.asks:
         return [head, Text("nobody waits", tables.FAINT)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("orders", "qty", "bid"):
-        table.add_column(name, justify="right", style=tables.BUY, no_wrap=True)
-    for name in ("offer", "qty", "orders"):
-        table.add_column(name, justify="right", style=tables.SELL, no_wrap=True)
-    for place in range(max(len(depth.bids), len(depth.asks))):
-        left = _cells(depth.bids[place])[::-1] if place < len(depth.bids) else ("", "", "")
-        right = _cells(depth.asks[place]) if place < len(depth.asks) else ("", "", "")
-        table.add_row(*left, *right)
-    return [head, table]
+    return [head, DepthTable(depth)]
+
+
+@dataclass
+class DepthTable:
+    """Bids on the left, offers on the right, the best ones at the top."""
+
+    depth: Depth
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        bids, asks = ([_cells(level) for level in levels] for levels in (self.depth.bids, self.depth.asks))
+        height = max(len(bids), len(asks))
+        columns = []
+        for side, place, rank in (("B", 2, 1), ("B", 1, 2), ("B", 0, 0), ("S", 0, 0), ("S", 1, 2), ("S", 2, 1)):
+            levels, style = (bids, tables.BUY) if side == "B" else (asks, tables.SELL)
+            texts = [cells[place] for cells in levels] + [""] * (height - len(levels))
+            head = ("bid" if side == "B" else "offer", "qty", "orders")[place]
+            columns.append(tables.TableColumn(head, [Text(text, style) for text in texts], right=True, rank=rank))
+        yield tables.columns_table(columns, options.max_width)
 
 
 def _cells(level: Sequence[int | None]) -> tuple[str, str, str]:

@@ -203,7 +203,8 @@ def send(log: Log, order: BuyOrder | SellOffer, options: Options, *, console: Co
     """Send an order and say how it went.
 
     Returns:
-        OK, NO when it was rejected, PENDING when `wait_s` was given and it was not final by then.
+        OK, NO when it was rejected or ended without a trade, PENDING when `wait_s` was given and it was not final by
+        then.
 
     Raises:
         Unavailable: it is not on the log, or (`Unknown`) it may be.
@@ -245,6 +246,8 @@ def send(log: Log, order: BuyOrder | SellOffer, options: Options, *, console: Co
         if not isinstance(say, _Told):
             out.write(_summary(placed, options, running=running))
         if progress.event is not None and Status.REJECTED in (progress.event.status, progress.event.first_status):
+            return ExitCode.NO
+        if state_of(placed) == "cancelled":
             return ExitCode.NO
         if options.wait_s is not None and not progress.is_final(order.quantity):
             return ExitCode.PENDING
