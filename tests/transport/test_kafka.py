@@ -319,6 +319,17 @@ def test_topics_with_other_settings_are_refused_with_what_mends_them(log: KafkaL
     log.ensure_topics([TopicSpec(topic, append_time=True)])
 
 
+def test_the_settings_of_a_topic_are_asked_for_until_the_broker_tells_them(log: KafkaLog, admin: Any) -> None:
+    """One broker of several hears of a new topic later than another; until then it tells nothing about it."""
+    topic = log._prefix + unique()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(log._topics.settings, [topic])
+        time.sleep(0.2)  # no condition to wait for: the broker has been asked, and knew nothing
+        assert not asked.done()
+        admin.create_topics({topic: {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}})
+        assert asked.result(timeout=10)[topic]["cleanup.policy"] == "compact"
+
+
 def test_a_new_log_keeps_the_number_of_partitions_that_is_there(kafka_servers: str) -> None:
     prefix = f"{unique()}-"
     with KafkaLog(kafka_servers, prefix=prefix, partitions=2) as first:

@@ -18,7 +18,7 @@ from stocktrade.transport.topics import JOURNAL
 
 MAX_REPLICATION: Final = 3
 _MISSING: Final = 3  # UNKNOWN_TOPIC_OR_PARTITION
-_CHECKED: Final = ("cleanup.policy", "message.timestamp.type", "retention.ms", "retention.bytes")
+_CHECKED: Final = ("cleanup.policy", "message.timestamp.type", "retention.ms", "retention.bytes", "min.insync.replicas")
 _METADATA_PATIENCE_S: Final = 10.0
 
 
@@ -66,6 +66,33 @@ class Topics:
         there = self._describe([spec.name for spec in specs])
         self._check([spec for spec in specs if spec.name in there], there, partitions)
         return [spec.name for spec in specs if spec.name not in there]
+
+    def settings(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The settings that matter of topics which exist.
+
+        A broker that has not heard of a topic yet says so in a code that the client drops, and tells no settings
+        (seen on three brokers, right after a topic was made): it is asked again.
+
+        Raises:
+            Unavailable: the cluster does not answer, or goes on to tell nothing about a topic.
+        """
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(_CHECKED)) for name in names]
+        deadline = time.monotonic() + _METADATA_PATIENCE_S
+        while True:
+            found = self._connection.ask(
+                "the settings of the topics are not known",
+                lambda: self._connection.admin.describe_configs(resources, config_filter="all"),
+            )["topic"]
+            untold = [name for name in names if not found.get(name)]
+            if not untold:
+                return {topic: {name: entry["value"] for name, entry in found[topic].items()} for topic in names}
+            if time.monotonic() >= deadline:
+                raise Unavailable(
+                    f"the settings of topic {untold[0]} are not known",
+                    cause="the broker tells none: it has not heard of the topic, or this client may not see them",
+                    hint="try again; if that does not help, allow the client DescribeConfigs on the topics",
+                )
+            time.sleep(0.02)
 
     def _describe(self, names: Collection[str]) -> dict[str, Any]:
         if not names:
@@ -129,16 +156,7 @@ class Topics:
                     cause="a symbol's partition follows from their number: with another one it would have two books",
                     hint="leave --partitions out, or make a new exchange on a cluster without these topics",
                 )
-        resources = [
-            ConfigResource(
-                ConfigResourceType.TOPIC, spec.name, configs=dict.fromkeys((*_CHECKED, "min.insync.replicas"))
-            )
-            for spec in specs
-        ]
-        found = self._connection.ask(
-            "the settings of the topics are not known",
-            lambda: self._connection.admin.describe_configs(resources, config_filter="all"),
-        )["topic"]
+        found = self.settings([spec.name for spec in specs])
         differences: list[str] = []
         repairs: list[str] = []
         server = self._connection.servers.partition(",")[0]
@@ -152,7 +170,7 @@ class Topics:
                     + (f"--alter --partitions {partitions}" if count < partitions else "--delete")
                 )
             copies = min(len(each["replica_nodes"]) for each in there[spec.name]["partitions"])
-            actual = {name: entry["value"] for name, entry in found[spec.name].items()}
+            actual = found[spec.name]
             wanted = _settings(spec)
             wrong = {name: value for name, value in wanted.items() if actual[name] != value}
             if not _min_in_sync(copies) <= int(actual["min.insync.replicas"]) <= copies:
