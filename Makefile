@@ -57,5 +57,5 @@ $(INSTALLED): pyproject.toml
 	  { echo "error: stocktrade needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable . --group dev --group bench
+	$(BIN)/pip install --quiet --editable '.[fast]' --group dev --group bench
 	@touch $@

@@ -2,10 +2,11 @@
 
     python benchmarks/on_kafka.py [--bootstrap-server HOST:PORT] [--rounds N] [--json]
 
-Without a server it starts a broker in a container, as the tests do. Three programs take the same orders from the same
+Without a server it starts a broker in a container, as the tests do. Four programs take the same orders from the same
 broker in turn, several rounds, each in a process of its own:
 
 * `nse`: four shards of the exchange (`shard.node.Node`), one process, on kafka-python;
+* `nse-librdkafka`: the same, its records carried by librdkafka;
 * `bare`: consume, parse, write as many records of as many bytes in transactions; no rules, no state that survives;
 * `seed`: the seed's loop: consume, match, send two messages, flush, order by order; no transactions.
 
@@ -40,7 +41,7 @@ from stocktrade.shard.node import Node
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord
 from stocktrade.transport.codec import Dead, decode_input, encode_facts
-from stocktrade.transport.kafka import KafkaLog
+from stocktrade.transport.kafka import KAFKA_PYTHON, LIBRDKAFKA, KafkaLog
 
 ORDERS: Final = 20_000
 SEED_ORDERS: Final = 4_000
@@ -81,9 +82,9 @@ def fill(log: Log, orders: int) -> None:
 # --- the three programs, each in a process of its own -----------------------------------------------------------
 
 
-def run_nse(servers: str, prefix: str, orders: int) -> float:
+def run_nse(servers: str, prefix: str, orders: int, client: str = KAFKA_PYTHON) -> float:
     """Seconds in which the exchange took the orders."""
-    with KafkaLog(servers, prefix=prefix) as log:
+    with KafkaLog(servers, prefix=prefix, client=client) as log:
         node = Node(log, name="bench", now_ms=lambda: time.time_ns() // 1_000_000)
         while len(node.owners) < log.partitions():
             node.step(0.05)
@@ -93,6 +94,11 @@ def run_nse(servers: str, prefix: str, orders: int) -> float:
         seconds = time.monotonic() - began
         node.abandon()
     return seconds
+
+
+def run_nse_librdkafka(servers: str, prefix: str, orders: int) -> float:
+    """The same by the other client."""
+    return run_nse(servers, prefix, orders, LIBRDKAFKA)
 
 
 def _answers() -> dict[str, list[tuple[str, dict[str, Any]]]]:
@@ -211,7 +217,7 @@ def run_seed(servers: str, prefix: str, orders: int) -> float:
     return seconds
 
 
-PROGRAMS: Final = {"nse": run_nse, "bare": run_bare, "seed": run_seed}
+PROGRAMS: Final = {"nse": run_nse, "nse-librdkafka": run_nse_librdkafka, "bare": run_bare, "seed": run_seed}
 
 
 def run_exchange(servers: str, prefix: str, partitions: int) -> None:
@@ -417,6 +423,7 @@ def main() -> None:
         results["ratios"] = {
             "nse_to_bare": medians["nse"] / medians["bare"],
             "nse_to_seed": medians["nse"] / medians["seed"],
+            "librdkafka_to_kafka_python": medians["nse-librdkafka"] / medians["nse"],
         }
         results["latency"] = latency(servers)
         results["after kill -9"] = {

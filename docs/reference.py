@@ -29,6 +29,7 @@ ENVIRONMENT: Final = {
     "STOCKTRADE_HOME": "The folder of the embedded log; without it, `~/.stocktrade`.",
     "STOCKTRADE_BOOTSTRAP_SERVERS": "As `--bootstrap-server`.",
     "STOCKTRADE_COMMAND_CONFIG": "As `--command-config`.",
+    "STOCKTRADE_CLIENT": "Kafka's client library, for every command: `kafka-python` (the default) or `librdkafka`.",
     "STOCKTRADE_DEBUG": "Set to 1, a bug shows its traceback.",
     "STOCKTRADE_FAILPOINTS": "For tests only: makes the process die or freeze at a named place.",
     "NO_COLOR": "Set to anything, no colours. `FORCE_COLOR`, `TERM` and `COLUMNS` are honoured, too.",

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from stocktrade.errors import UsageError
-from stocktrade.settings import BOOTSTRAP_SERVERS, COMMAND_CONFIG, HOME, Target, log_target
+from stocktrade.settings import BOOTSTRAP_SERVERS, CLIENT, COMMAND_CONFIG, HOME, Target, log_target
 from stocktrade.transport.kafka_options import KNOWN, Timeouts, read_settings
 
 
@@ -240,3 +240,34 @@ def test_every_option_that_is_called_known_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         read_settings(values)
     assert "unknown" not in raised.value.what
+
+
+@pytest.mark.parametrize(
+    ("flag", "environ", "client"),
+    [
+        (None, {}, "kafka-python"),
+        (None, {CLIENT: ""}, "kafka-python"),
+        (None, {CLIENT: "librdkafka"}, "librdkafka"),
+        ("kafka-python", {CLIENT: "librdkafka"}, "kafka-python"),
+    ],
+)
+def test_the_client_is_that_of_the_flag_then_of_the_environment(
+    flag: str | None, environ: dict[str, str], client: str
+) -> None:
+    assert log_target("h:1", None, [], environ, client=flag).client == client
+
+
+@pytest.mark.parametrize(
+    ("flag", "environ", "server", "what"),
+    [
+        ("confluent", {}, "h:1", "--client cannot be 'confluent'"),
+        (None, {CLIENT: "LIBRDKAFKA"}, "h:1", "STOCKTRADE_CLIENT cannot be 'LIBRDKAFKA'"),
+        ("librdkafka", {}, None, "--client is given, but no Kafka server"),
+    ],
+)
+def test_a_client_that_is_none_or_of_no_use_is_refused(
+    flag: str | None, environ: dict[str, str], server: str | None, what: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        log_target(server, None, [], environ, client=flag)
+    assert raised.value.what == what

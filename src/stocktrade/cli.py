@@ -93,6 +93,15 @@ CommandProperty = Annotated[
         rich_help_panel=_CONNECTION,
     ),
 ]
+KafkaClient = Annotated[
+    str | None,
+    typer.Option(
+        "--client",
+        metavar="NAME",
+        help="Kafka's client library: kafka-python or librdkafka, also as STOCKTRADE_CLIENT.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Wait = Annotated[
     str | None,
@@ -162,6 +171,7 @@ def nse(
     bootstrap_server: Bootstrap = None,
     command_config: CommandConfig = None,
     command_property: CommandProperty = None,
+    client: KafkaClient = None,
     as_json: Json = False,
 ) -> ExitCode:
     """Be the exchange: match, clear and settle until Ctrl-C, or what is there with --once.
@@ -173,7 +183,7 @@ def nse(
     from stocktrade.signals import stop_on_signals  # noqa: PLC0415
 
     rules = rules_from(instruments)
-    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property) as log:
+    with stop_on_signals() as stop, _open(bootstrap_server, command_config, command_property, client=client) as log:
         _name(log)
         _warn(log)
         console = _console(terminal=None if not as_json else False)
@@ -1027,6 +1037,7 @@ def _open(
     *,
     partitions: int | None = None,
     replication: int | None = None,
+    client: str | None = None,
     reads: bool = False,
 ) -> "Log":
     """Open the log. Whoever only `reads` makes none: a mistyped folder is told, and left alone.
@@ -1037,7 +1048,7 @@ def _open(
     from stocktrade.settings import HOME, log_target  # noqa: PLC0415
     from stocktrade.transport import connect  # noqa: PLC0415
 
-    target = log_target(bootstrap_server, command_config, command_property or ())
+    target = log_target(bootstrap_server, command_config, command_property or (), client=client)
     if reads and target.url.startswith("sqlite:"):
         from stocktrade.transport.premises import folder_of, holds_log  # noqa: PLC0415
 
@@ -1047,7 +1058,13 @@ def _open(
                 f"there is no log in {folder} yet",
                 hint=f"the first `stocktrade nse`, `buy` or `sell` makes it; {HOME} names another folder",
             )
-    return connect(target.url, partitions=partitions, replication=replication, settings=target.options)
+    return connect(
+        target.url,
+        partitions=partitions,
+        replication=replication,
+        settings=target.options,
+        client=target.client,
+    )
 
 
 def _name(log: "Log", order_id_of: str | None = None) -> None:

@@ -17,6 +17,9 @@ from stocktrade.errors import UsageError
 HOME: Final = "STOCKTRADE_HOME"
 BOOTSTRAP_SERVERS: Final = "STOCKTRADE_BOOTSTRAP_SERVERS"
 COMMAND_CONFIG: Final = "STOCKTRADE_COMMAND_CONFIG"
+CLIENT: Final = "STOCKTRADE_CLIENT"
+
+CLIENTS: Final = ("kafka-python", "librdkafka")
 
 MAX_FILE_BYTES: Final = 256 * 1024
 _FLAG: Final = "--command-property"
@@ -26,11 +29,15 @@ _MAX_SERVERS: Final = 100
 
 
 class Target(NamedTuple):
-    """A log, Kafka's own options of the connection to it, and which setting named the log (empty: none did)."""
+    """A log, Kafka's own options of the connection to it, and which setting named the log (empty: none did).
+
+    `client` is the library that carries records to and from Kafka.
+    """
 
     url: str
     options: dict[str, str]
     origin: str
+    client: str = CLIENTS[0]
 
 
 def log_target(
@@ -38,6 +45,8 @@ def log_target(
     command_config: str | None = None,
     command_property: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
+    *,
+    client: str | None = None,
 ) -> Target:
     """The log that flags, environment and file name; the embedded one if none of them names a server.
 
@@ -49,6 +58,7 @@ def log_target(
         command_config: a file of Kafka's options; without it the one that the environment names.
         command_property: Kafka's options, each as NAME=VALUE.
         environ: the environment.
+        client: the library that carries records to and from Kafka; without it the one that the environment names.
 
     Raises:
         UsageError: a setting is wrong, or has no effect without a server.
@@ -67,9 +77,9 @@ def log_target(
     for key, servers in named:
         if servers is not None:
             url = f"kafka:{_checked_servers(key, servers)}"
-            return Target(url, _checked_options(from_file | from_flags), key)
+            return Target(url, _checked_options(from_file | from_flags), key, _client(client, environ))
 
-    given = file_key if file is not None else _FLAG if command_property else None
+    given = file_key if file is not None else _FLAG if command_property else "--client" if client is not None else None
     if given is not None:
         raise UsageError(
             f"{given} is given, but no Kafka server",
@@ -89,6 +99,13 @@ def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if home is not None and "\0" in home:
         raise UsageError(f"{HOME} is no folder", cause=visible(home))
     return Path(home) if home else Path("~/.stocktrade").expanduser()
+
+
+def _client(flag: str | None, environ: Mapping[str, str]) -> str:
+    key, name = ("--client", flag) if flag is not None else (CLIENT, environ.get(CLIENT) or CLIENTS[0])
+    if name not in CLIENTS:
+        raise UsageError(f"{key} cannot be {visible(name, 40)!r}", hint=f"it can be {' or '.join(CLIENTS)}")
+    return name
 
 
 def _checked_servers(key: str, servers: str) -> str:

@@ -367,13 +367,16 @@ def start_panel(
     partitions: int,
     shards: Sequence[ShardStart],
     waiting: Mapping[int, str | None] | None = None,
+    client: str = "",
     rules: str = "",
 ) -> Panel:
-    """How `nse` begins: the log, its topics and shards, what was recovered, whose shards it waits for."""
+    """How `nse` begins: the log, its client, topics and shards, what was recovered, whose shards it waits for."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style=FAINT)
     grid.add_column(overflow="fold")
     grid.add_row("log", Text(shown(log, 500)))
+    if client:
+        grid.add_row("client", Text(shown(client)))
     grid.add_row("takes", Text(", ".join(topics.INPUTS)))
     grid.add_row("tells", Text(", ".join(topics.OUTPUTS)))
     if rules:

@@ -6,7 +6,7 @@ library do what it should not. Started by `test_kafka_checks`; nothing else of t
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappush
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,9 @@ from stocktrade.shard.owner import Owner
 from stocktrade.transport import kafka as adapter
 from stocktrade.transport import kafka_txn, topics
 from stocktrade.transport.base import NewRecord, Position, Record, Writer
+from stocktrade.transport.client import Transactions
 from stocktrade.transport.kafka_client import Connection
+from stocktrade.transport.kafka_python import KafkaPython
 
 LEADERLESS_WHILE: Final = "STOCKTRADE_TEST_LEADERLESS_WHILE"
 """The fault `leaderless` lasts while the file exists that this variable names."""
@@ -58,12 +60,12 @@ def _inputs_are_read_uncommitted() -> None:
 
 def _nobody_is_fenced() -> None:
     """Every owner has a transactional id of its own."""
-    transactions: Any = kafka_txn.Transactions
+    transactions = KafkaPython.transactions
 
-    def unfenced(connection: Connection, transactional_id: str, *rest: Any, **options: Any) -> Any:
-        return transactions(connection, f"{transactional_id}-{uuid4()}", *rest, **options)
+    def unfenced(self: KafkaPython, transactional_id: str, topics: Collection[str]) -> Transactions:
+        return transactions(self, f"{transactional_id}-{uuid4()}", topics)
 
-    vars(adapter)["Transactions"] = unfenced
+    KafkaPython.transactions = unfenced  # type: ignore[method-assign]
 
 
 def _offsets_are_not_compared() -> None:

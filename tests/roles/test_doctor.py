@@ -97,8 +97,8 @@ def examine(
 ) -> Iterator[tuple[str, Finding]]:
     """The findings on a log that is opened by a function, as they come."""
 
-    def opened(url: str, options: Mapping[str, str]) -> Log:
-        del url, options
+    def opened(url: str, options: Mapping[str, str], client: str) -> Log:
+        del url, options, client
         return log()
 
     flags = Flags("127.0.0.1:1")  # of Kafka, so that no folder is looked at
@@ -674,7 +674,8 @@ def test_a_broker_has_less_time_to_answer_than_usual_unless_the_user_says_so(
     """A log that goes away in between would otherwise hold the answer up for ten seconds."""
     given: list[Mapping[str, str]] = []
 
-    def note(url: str, options: Mapping[str, str]) -> Log:
+    def note(url: str, options: Mapping[str, str], client: str) -> Log:
+        assert client == "kafka-python"
         given.append(options)
         raise Unavailable(url)
 

@@ -1,6 +1,7 @@
 """The log on Kafka passes the contract on a real broker, and does what only it promises."""
 
 import json
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -35,6 +36,8 @@ from stocktrade.transport import kafka_txn, topics  # noqa: E402
 from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record, TopicSpec, Writer  # noqa: E402
 from stocktrade.transport.kafka import KafkaLog  # noqa: E402
 from stocktrade.transport.kafka_client import discard_producer  # noqa: E402
+from stocktrade.transport.kafka_python import KafkaPython  # noqa: E402
+from stocktrade.transport.librdkafka import Librdkafka  # noqa: E402
 
 pytestmark = pytest.mark.kafka
 
@@ -53,6 +56,7 @@ class TestKafkaLog(LogContract):
     patience_s = 20.0
     exact_arrival = False
     servers: str
+    client = adapter.KAFKA_PYTHON
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -63,10 +67,14 @@ class TestKafkaLog(LogContract):
     def connect(cls, folder: Path, partitions: int) -> Log:
         """Tests share the broker: the names of their topics and groups are their own."""
         del folder
-        return KafkaLog(cls.servers, partitions=partitions)
+        return KafkaLog(cls.servers, partitions=partitions, client=cls.client)
 
     def abandon(self, writer: Writer) -> None:
         """Nothing to do: a claim never waits for the owner before it."""
+
+
+class TestLibrdkafkaLog(TestKafkaLog):
+    client = adapter.LIBRDKAFKA
 
 
 @pytest.fixture
@@ -110,6 +118,26 @@ def test_without_the_cure_the_epoch_stays(kafka_servers: str) -> None:
             before = current_epoch(writer)
             writer.commit([NewRecord(topic, None, b"", 0)])
             assert current_epoch(writer) == before
+
+
+def test_librdkafka_that_is_not_installed_is_told_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.delitem(sys.modules, "stocktrade.transport.librdkafka", raising=False)
+    with pytest.raises(UsageError, match="librdkafka is not installed") as raised:
+        KafkaLog("127.0.0.1:1", client=adapter.LIBRDKAFKA)
+    assert raised.value.hint == "pip install 'stocktrade[fast]'"
+
+
+@pytest.mark.parametrize("name", ["ssl.protocol", "ssl.enabled.protocols"])
+def test_an_option_that_librdkafka_cannot_obey_is_refused(kafka_servers: str, name: str) -> None:
+    """An option that is accepted is obeyed: it has no words for the versions of TLS."""
+    with KafkaLog(kafka_servers) as log:
+        native = {**log._connection.settings.native, name: "TLSv1.3"}
+        log._connection.settings = log._connection.settings._replace(native=native)
+        with pytest.raises(UsageError, match=f"no option {name}"):
+            Librdkafka(log._connection, "")
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -711,11 +739,11 @@ def test_a_horizon_reaches_to_the_head_of_the_other_topic(log: KafkaLog) -> None
 
 def test_a_broken_fence_is_noticed(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a transactional id of its own each time, nobody is fenced: the contract's test must not pass then."""
-    real = kafka_txn.Transactions
+    real = KafkaPython.transactions
 
-    def unfenced(connection: Any, transactional_id: str, *args: Any, **options: Any) -> Any:
-        return real(connection, transactional_id + unique(), *args, **options)
+    def unfenced(self: KafkaPython, transactional_id: str, *args: Any) -> Any:
+        return real(self, transactional_id + unique(), *args)
 
-    monkeypatch.setattr(adapter, "Transactions", unfenced)
+    monkeypatch.setattr(KafkaPython, "transactions", unfenced)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         TestKafkaLog().test_no_zombie_write(lambda: KafkaLog(log.url.partition(":")[2], partitions=1))

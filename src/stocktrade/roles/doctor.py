@@ -83,8 +83,8 @@ class Flags(NamedTuple):
     command_property: Sequence[str] = ()
 
 
-def _connect(url: str, options: Mapping[str, str]) -> Log:
-    return connect(url, settings=options)
+def _connect(url: str, options: Mapping[str, str], client: str) -> Log:
+    return connect(url, settings=options, client=client)
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Case:
         pause: waits between two looks.
         opened: closes at the end what was opened.
         connect: opens a log by its URL and Kafka's own options.
-        url: the log's name, once the settings are read; `options` are those of its connection.
+        url: the log's name, once the settings are read; `options` and `client` are those of its connection.
         owners: who owns which shard.
         entries: the last entry of each journal that has one.
     """
@@ -108,9 +108,10 @@ class Case:
     now_ms: Callable[[], int]
     pause: Callable[[], None]
     opened: ExitStack
-    connect: Callable[[str, Mapping[str, str]], Log] = _connect
+    connect: Callable[[str, Mapping[str, str], str], Log] = _connect
     url: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    client: str = ""
     owners: Mapping[int, str | None] = field(default_factory=dict)
     entries: Mapping[int, JournalRecord] = field(default_factory=dict)
     _log: Log | None = None
@@ -127,7 +128,7 @@ class Case:
         Raises:
             StocktradeError: it cannot be opened.
         """
-        self._log = self.opened.enter_context(self.connect(self.url, self.options))
+        self._log = self.opened.enter_context(self.connect(self.url, self.options, self.client))
 
     @property
     def shards(self) -> range:
@@ -239,7 +240,7 @@ def _version(package: str) -> str:
 def settings(case: Case) -> Finding:
     """Which log, and who says so."""
     target = log_target(*case.flags, case.environ)
-    case.url, case.options = target.url, target.options
+    case.url, case.options, case.client = target.url, target.options, target.client
     found = f"{target.url}, {f'from {target.origin}' if target.origin else 'by default'}"
     if target.options:
         found += f"; set: {', '.join(sorted(target.options))}"

@@ -99,6 +99,7 @@ class _Panel:
             self._console.print(
                 start_panel(
                     log=self._log.url,
+                    client=self._log.client,
                     partitions=self._log.partitions(),
                     shards=starts,
                     waiting=dict(step.waiting_for),

@@ -16,6 +16,7 @@ def connect(
     partitions: int | None = None,
     replication: int | None = None,
     settings: Mapping[str, str] | None = None,
+    client: str = "kafka-python",
 ) -> Log:
     """Open a log.
 
@@ -25,6 +26,7 @@ def connect(
         partitions: into how many shards a new log is divided: by default one on the embedded log, four on Kafka.
         replication: on Kafka, how many copies of a new topic there are; by default one per broker, three at most.
         settings: on Kafka, its own options of the connection (`security.protocol` ...).
+        client: on Kafka, which library carries the records: `kafka-python`, or `librdkafka` where it is installed.
 
     Raises:
         UsageError: no such kind of log, or none that can be used as it is or with these arguments.
@@ -45,5 +47,5 @@ def connect(
     if kind == "kafka" and rest:
         from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
 
-        return KafkaLog(rest, partitions=partitions, replication=replication, settings=settings)
+        return KafkaLog(rest, partitions=partitions, replication=replication, settings=settings, client=client)
     raise UsageError(f"unknown kind of log: {url!r}", hint="use sqlite:FOLDER or kafka:HOST:PORT,...")

@@ -233,6 +233,9 @@ class Log(ABC):
     remote: bool
     """Whether the log is on other machines: it may go away and come back, and whoever runs for long waits for it."""
 
+    client: str = ""
+    """Which library carries the records, with its version; empty if there is none between us and the log."""
+
     @abstractmethod
     def about(self) -> str:
         """What keeps the log, in a few words for its user: which program of which version, and on how many machines.

@@ -11,7 +11,9 @@ What keeps the promises of the port:
 
 `arrival` is the record's time in milliseconds: the broker's clock on topics that it stamps.
 
-Invariant: nothing above this module knows the client library, and no call waits without a limit.
+Which library carries the records is the choice of whoever opens the log (`client`); the rest is kafka-python's work.
+
+Invariant: nothing above this module knows a client library, and no call waits without a limit.
 """
 
 import itertools
@@ -32,7 +34,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
-from stocktrade.errors import Hanging, LogDamaged, StocktradeError, Unknown, UsageError
+from stocktrade.errors import Hanging, LogDamaged, StocktradeError, UsageError
 from stocktrade.transport import topics as names
 from stocktrade.transport.base import (
     UNBOUNDED,
@@ -47,26 +49,16 @@ from stocktrade.transport.base import (
     TopicSpec,
     Writer,
 )
-from stocktrade.transport.kafka_client import (
-    FETCH_MAX_WAIT_MS,
-    FETCH_MAX_WAIT_SINGLE_MS,
-    Connection,
-    discard_producer,
-    is_forbidden,
-)
+from stocktrade.transport.client import Appender, Client, Placed, Transactions
+from stocktrade.transport.kafka_client import Connection
 from stocktrade.transport.kafka_held import HeldBack
 from stocktrade.transport.kafka_options import read_settings
 from stocktrade.transport.kafka_topics import Topics
-from stocktrade.transport.kafka_txn import (
-    NullableValue,
-    Transactions,
-    check_cluster,
-    check_library,
-    know,
-    release,
-    send,
-)
+from stocktrade.transport.kafka_txn import check_cluster, check_library, release
 from stocktrade.transport.partitioner import partition_for
+
+KAFKA_PYTHON: Final = "kafka-python"
+LIBRDKAFKA: Final = "librdkafka"
 
 DEFAULT_PARTITIONS: Final = 4
 
@@ -114,6 +106,23 @@ class _Opened:
 _OpenedT = TypeVar("_OpenedT", bound=_Opened)
 
 
+def _client(name: str) -> Callable[..., Client]:
+    # One that is not chosen is not imported, and may not be installed.
+    if name == KAFKA_PYTHON:
+        from stocktrade.transport.kafka_python import KafkaPython  # noqa: PLC0415
+
+        return KafkaPython
+    if name != LIBRDKAFKA:
+        raise UsageError(f"there is no client {name!r}", hint=f"use {KAFKA_PYTHON} or {LIBRDKAFKA}")
+    try:
+        from stocktrade.transport.librdkafka import Librdkafka  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(
+            "librdkafka is not installed", cause=visible(str(error), 200), hint="pip install 'stocktrade[fast]'"
+        ) from error
+    return Librdkafka
+
+
 class KafkaLog(Log):
     """The log of a cluster.
 
@@ -125,6 +134,7 @@ class KafkaLog(Log):
         settings: Kafka's own options of the connection (`security.protocol` …).
         prefix: goes before the names of topics, groups and transactional ids, so that several exchanges can
             share a cluster.
+        client: which library carries the records: `kafka-python`, or `librdkafka` where it is installed.
         cured: False leaves transactions to the client library, which can tear them: only for a test that shows it.
 
     Raises:
@@ -140,31 +150,34 @@ class KafkaLog(Log):
         replication: int | None = None,
         settings: Mapping[str, str] | None = None,
         prefix: str = "",
+        client: str = KAFKA_PYTHON,
         cured: bool = True,
     ) -> None:
         if partitions is not None and partitions < 1:
             raise UsageError(f"a log has at least one partition, not {partitions}")
+        make_client = _client(client)
         check_library()
         self.url = f"kafka:{servers}"
         self.remote = True
         self._connection = Connection(servers, read_settings(settings or {}))
         try:
             self.warnings = check_cluster(self._connection)
+            self._client = make_client(self._connection, prefix, cured=cured)
         except BaseException:
             self._connection.close()
             raise
+        self.client = self._client.version
         self._topics = Topics(self._connection, replication)
         self._partitions = partitions
         self._prefix = prefix
-        self._cured = cured
-        self._producer: Any = None
+        self._appender: Appender | None = None
         self._outputs: set[str] = set()
         self._opened: list[_Opened] = []
 
     def about(self) -> str:
         """See `Log.about`."""
         brokers = self._connection.brokers()
-        return f"{release(self._connection)}, {brokers} broker{'' if brokers == 1 else 's'}"
+        return f"{release(self._connection)}, {brokers} broker{'' if brokers == 1 else 's'}, by {self.client}"
 
     def missing_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """See `Log.missing_topics`."""
@@ -192,37 +205,18 @@ class KafkaLog(Log):
         if not records:
             return []
         placed = self._placed(records)
-        if self._producer is None:
-            self._connection.probe()
-            self._producer = self._connection.make_producer(value_serializer=NullableValue())
-        deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
-        sent: list[Any] = []
+        if self._appender is None:
+            self._appender = self._client.appender()
         try:
-            know(self._producer, {topic for _, topic, _ in placed})
-            for record, topic, partition in placed:
-                sent.append(send(self._producer, record, topic, partition))
-            offsets = [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in sent]
-        except (KafkaError, ValueError) as error:
-            # The library's producer is dead for ever once a batch has expired.
-            self._drop_producer()
-            # A single record that was refused was not written; of several, others may have been.
-            refused = len(records) == 1 and is_forbidden(error)
-            if not sent or refused:
-                raise self._connection.translated(error, "the records were not sent") from error
-            raise Unknown(
-                f"{self._connection.servers} did not confirm what was sent",
-                cause=visible(f"{type(error).__name__}: {error}", 300),
-                hint="sending the same again is safe",
-            ) from error
+            return self._positions(placed, self._appender.append(placed))
         except BaseException:
-            self._drop_producer()
+            self._drop_appender()
             raise
-        return self._positions(placed, offsets)
 
     def reader(self, starts: Mapping[TopicPartition, int | None]) -> Reader:
         """See `Log.reader`."""
         places = {self._place(topic, partition): start for (topic, partition), start in starts.items()}
-        reader = KafkaReader(self._connection, self._prefix, places)
+        reader = KafkaReader(self._connection, self._client, self._prefix, places)
         return self._keep(reader)
 
     def claim(self, shard: int) -> Writer:
@@ -233,7 +227,7 @@ class KafkaLog(Log):
         specified = {spec.name for spec in names.SPECS} | self._outputs
         topics = self._topics.find([self._prefix + topic for topic in specified])
         transactional_id = f"{self._prefix}{names.JOURNAL}-{shard}"
-        transactions = Transactions(self._connection, transactional_id, sorted(topics), cured=self._cured)
+        transactions = self._client.transactions(transactional_id, sorted(topics))
         try:
             inputs = {self._prefix + topic for topic in names.INPUTS}
             self._check_resolved(shard, topics - inputs)
@@ -246,7 +240,7 @@ class KafkaLog(Log):
         """See `Log.member`."""
         for topic in topics:
             self._count(topic)
-        return self._keep(KafkaMember(self, self._connection, self._prefix, group, topics))
+        return self._keep(KafkaMember(self, self._connection, self._client, self._prefix, group, topics))
 
     def owners(self) -> dict[int, str | None]:
         """See `Log.owners`. The members of all groups in which exchanges are."""
@@ -278,7 +272,7 @@ class KafkaLog(Log):
         opened, self._opened = self._opened, []
         for each in reversed(opened):
             each.close()
-        self._drop_producer()
+        self._drop_appender()
         self._connection.close()
 
     # --- for what was opened through this log --------------------------------------------------------------
@@ -313,7 +307,7 @@ class KafkaLog(Log):
             raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
         return Place(self._prefix + topic, partition)
 
-    def _placed(self, records: Sequence[NewRecord]) -> list[tuple[NewRecord, str, int]]:
+    def _placed(self, records: Sequence[NewRecord]) -> list[Placed]:
         """The records with their topics and partitions on the cluster."""
         placed = []
         for record in records:
@@ -324,7 +318,7 @@ class KafkaLog(Log):
         return placed
 
     @staticmethod
-    def _positions(placed: Sequence[tuple[NewRecord, str, int]], offsets: Sequence[int]) -> list[Position]:
+    def _positions(placed: Sequence[Placed], offsets: Sequence[int]) -> list[Position]:
         return [
             Position(record.topic, partition, offset)
             for (record, _, partition), offset in zip(placed, offsets, strict=True)
@@ -349,16 +343,16 @@ class KafkaLog(Log):
                 f"--partition {place.partition} --start-offset {stable}",
             )
 
-    def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            discard_producer(producer)
+    def _drop_appender(self) -> None:
+        appender, self._appender = self._appender, None
+        if appender is not None:
+            appender.close()
 
 
 class KafkaReader(_Opened, Reader):
     """Follows partitions; see `Reader`."""
 
-    def __init__(self, connection: Connection, prefix: str, starts: Mapping[Place, int | None]) -> None:
+    def __init__(self, connection: Connection, client: Client, prefix: str, starts: Mapping[Place, int | None]) -> None:
         super().__init__()
         self._connection = connection
         self._prefix = prefix
@@ -366,14 +360,8 @@ class KafkaReader(_Opened, Reader):
         ends = connection.stable_ends(at_end, within_s=connection.timeouts.request_ms / 1000) if at_end else {}
         self._positions = {place: ends[place] if start is None else start for place, start in starts.items()}
         self._ends: dict[Place, int] = {}
-        self._consumer = connection.make_consumer(
-            group_id=None,
-            fetch_max_wait_ms=FETCH_MAX_WAIT_SINGLE_MS if len(starts) == 1 else FETCH_MAX_WAIT_MS,
-        )
-        self._consumer.assign(list(self._positions))
-        for place, offset in self._positions.items():
-            self._consumer.seek(place, offset)
-        self._holder = HeldBack(connection, self._consumer)
+        self._fetcher = client.fetcher(self._positions)
+        self._holder = HeldBack(connection, self._fetcher)
 
     def poll(self, timeout_s: float = 0.0, max_records: int = 1000) -> list[Record]:
         """See `Reader.poll`. It also returns when it has passed a transaction's end up to what `ends` has said.
@@ -386,16 +374,12 @@ class KafkaReader(_Opened, Reader):
             behind = self._is_behind()
             left_s = max(0.0, deadline - time.monotonic())
             # The consumer waits on while it passes the ends of transactions, which are no records.
-            wait_ms = min(left_s, _SLICE_S / 4 if behind else left_s) * 1000
-            try:
-                batches = self._consumer.poll(timeout_ms=wait_ms, max_records=max_records)
-            except KafkaError as error:
-                raise self._connection.translated(error, "the log cannot be read") from error
+            batches = self._fetcher.fetch(min(left_s, _SLICE_S / 4 if behind else left_s), max_records)
             records = list(_in_order(self._taken(batches)))
             if records or (behind and not self._is_behind()) or time.monotonic() >= deadline:
                 return records
 
-    def _taken(self, batches: Mapping[Place, Sequence[Any]]) -> Iterator[list[Record]]:
+    def _taken(self, batches: Mapping[Place, Sequence[Record]]) -> Iterator[Sequence[Record]]:
         for place, batch in batches.items():
             if batch[0].offset < self._positions[place]:
                 raise LogDamaged(
@@ -404,7 +388,7 @@ class KafkaReader(_Opened, Reader):
                     hint="the cluster lost records, or the topic was made anew",
                 )
             self._positions[place] = batch[-1].offset + 1
-            yield [_record(each, self._prefix) for each in batch]
+            yield batch
 
     def _is_behind(self) -> bool:
         return any(self._reached(place) < end for place, end in self._ends.items())
@@ -413,7 +397,7 @@ class KafkaReader(_Opened, Reader):
         """The position, with the ends of transactions that were passed."""
         if self._closed:
             return self._positions[place]
-        return max(self._positions[place], self._consumer.position(place, timeout_ms=0) or 0)
+        return max(self._positions[place], self._fetcher.position(place))
 
     def position(self, topic: str, partition: int) -> int:
         """See `Reader.position`."""
@@ -423,7 +407,7 @@ class KafkaReader(_Opened, Reader):
         """See `Reader.seek`."""
         place = Place(self._prefix + topic, partition)
         self._positions[place] = offset
-        self._consumer.seek(place, offset)
+        self._fetcher.seek(place, offset)
 
     def ends(self) -> dict[TopicPartition, int]:
         """See `Reader.ends`. What is committed but not visible yet is waited for, and counts."""
@@ -452,7 +436,7 @@ class KafkaReader(_Opened, Reader):
     def close(self) -> None:
         """See `Reader.close`."""
         if self._first_close():
-            self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
+            self._fetcher.close()
 
 
 class KafkaWriter(_Opened, Writer):
@@ -499,11 +483,10 @@ class _Input:
         self.waiting_bytes = 0
         self.paused = False
 
-    def take(self, records: Iterable[Any], prefix: str) -> None:
-        for each in records:
-            if each.offset < self.position:
+    def take(self, records: Iterable[Record]) -> None:
+        for record in records:
+            if record.offset < self.position:
                 continue  # the client went back; what it brings again was delivered
-            record = _record(each, prefix)
             self.waiting.append(record)
             self.waiting_bytes += len(record.value or b"") + 100
             self.position = record.offset + 1
@@ -529,7 +512,15 @@ class _Input:
 class KafkaMember(_Opened, Member):
     """A member of the consumer group; see `Member`."""
 
-    def __init__(self, log: KafkaLog, connection: Connection, prefix: str, group: str, topics: Collection[str]) -> None:
+    def __init__(
+        self,
+        log: KafkaLog,
+        connection: Connection,
+        client: Client,
+        prefix: str,
+        group: str,
+        topics: Collection[str],
+    ) -> None:
         super().__init__()
         self._log = log
         self._connection = connection
@@ -565,7 +556,8 @@ class KafkaMember(_Opened, Member):
         self._waiting_for: dict[int, str] = {}
         self._waiting_for_at = 0.0
         self._turn = 0
-        self._holder = HeldBack(connection, self._consumer)
+        self._fetcher = client.member_fetcher(self._consumer)
+        self._holder = HeldBack(connection, self._fetcher)
 
     def _wait_for_metadata(self) -> None:
         """Know the topics before joining: who leads the group without knowing them assigns them to nobody.
@@ -635,16 +627,13 @@ class KafkaMember(_Opened, Member):
             for each in inputs:
                 if each.is_full != each.paused:
                     each.paused = each.is_full
-                    self._set_paused(each)
-        try:
-            batches = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=_MAX_BUFFERED_RECORDS)
-        except KafkaError as error:
-            raise self._connection.translated(error, "the inputs cannot be read") from error
+                    self._go_on(each)
+        batches = self._fetcher.fetch(timeout_s, _MAX_BUFFERED_RECORDS)
         if self._take_assignment():
             return True  # what came may be from positions that are not ours; it is fetched again
         for inputs in self._inputs.values():
             for each in inputs:
-                each.take(batches.get(each.place, ()), self._prefix)
+                each.take(batches.get(each.place, ()))
         return False
 
     def _take_assignment(self) -> bool:
@@ -669,18 +658,17 @@ class KafkaMember(_Opened, Member):
         # A rebalance forgets what was paused, and puts positions back to what the group has noted.
         for place in places:
             if place.partition not in self._inputs:
-                self._consumer.pause(place)
+                self._fetcher.pause(place)
         for inputs in self._inputs.values():
             for each in inputs:
-                self._seek(each)
+                self._go_on(each)
         return True
 
-    def _seek(self, each: _Input) -> None:
-        self._consumer.seek(each.place, each.position)
-        self._set_paused(each)
-
-    def _set_paused(self, each: _Input) -> None:
-        (self._consumer.pause if each.paused else self._consumer.resume)(each.place)
+    def _go_on(self, each: _Input) -> None:
+        if each.paused:
+            self._fetcher.pause(each.place)
+        else:
+            self._fetcher.seek(each.place, each.position)
 
     def _look(self) -> bool:
         """Ask where the inputs of the started shards end now; whether all of these have been fetched.
@@ -703,7 +691,7 @@ class KafkaMember(_Opened, Member):
             each.end = ends[each.place]
             if not each.waiting and each.position < each.end:
                 # Transactions' ends and aborted records take offsets: the consumer passes them silently.
-                each.position = max(each.position, self._consumer.position(each.place, timeout_ms=0) or 0)
+                each.position = max(each.position, self._fetcher.position(each.place))
         return all(not each.waiting and each.position >= each.end for each in inputs)
 
     def _deliver(self, max_records: int) -> list[Record]:
@@ -722,7 +710,7 @@ class KafkaMember(_Opened, Member):
 
     def _held_back(self) -> dict[TopicPartition, float]:
         empty = [each.place for inputs in self._inputs.values() for each in inputs if not each.waiting]
-        held = self._holder.look({place: self._consumer.position(place, timeout_ms=0) or 0 for place in empty})
+        held = self._holder.look({place: self._fetcher.position(place) for place in empty})
         return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
 
     # --- ownership -----------------------------------------------------------------------------------------
@@ -754,14 +742,13 @@ class KafkaMember(_Opened, Member):
         ]
         self._unsettled.add(shard)
         for each in self._inputs[shard]:
-            self._seek(each)
+            self._go_on(each)
 
     def stop(self, shard: int) -> None:
         """See `Member.stop`. The shard stays assigned."""
         self._started_in.pop(shard, None)
         for each in self._inputs.pop(shard, ()):
-            if shard in self._assigned:
-                self._consumer.pause(each.place)
+            self._fetcher.pause(each.place)
             self._progress.pop(each.place, None)
 
     def lose(self, shard: int) -> None:
@@ -793,6 +780,7 @@ class KafkaMember(_Opened, Member):
             if self._progress:
                 with suppress(KafkaError):
                     self._consumer.commit(self._progress, timeout_ms=_LEAVE_WITHIN_MS)
+            self._fetcher.close()
             self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
             self._inputs.clear()
             self._assigned = frozenset()
@@ -812,19 +800,6 @@ def _ignore(*_: Any) -> None:
     """A group commit is for onlookers: whether it succeeded changes nothing."""
 
 
-def _record(each: Any, prefix: str) -> Record:
-    return Record(
-        each.topic[len(prefix) :],
-        each.partition,
-        each.offset,
-        each.timestamp,
-        each.timestamp,
-        each.key,
-        each.value,
-        tuple(each.headers),
-    )
-
-
-def _in_order(batches: Iterable[list[Record]]) -> Iterable[Record]:
+def _in_order(batches: Iterable[Sequence[Record]]) -> Iterable[Record]:
     """Batches merged by arrival; a partition's own order stays, whatever its times are."""
     return merge(*batches, key=lambda record: record.arrival)

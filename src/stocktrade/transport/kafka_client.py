@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, TypeVar
@@ -27,7 +27,7 @@ from kafka.net.inet import create_connection
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from stocktrade.domain.values import visible
-from stocktrade.errors import StocktradeError, Unavailable, UsageError
+from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.transport.kafka_options import Settings
 
 _T = TypeVar("_T")
@@ -451,6 +451,11 @@ class Connection:
             hint=f"start the broker, or {_WHICH_SERVERS}",
         )
 
+    def addresses(self) -> list[str]:
+        """The addresses of the brokers that are there, HOST:PORT each, as far as the cluster has told them."""
+        brokers = self.admin._manager.cluster.brokers()  # noqa: SLF001 - a question would need a connection
+        return [f"{broker.host}:{broker.port}" for broker in brokers] or self.servers.split(",")
+
     def _probe_advertised(self) -> None:
         # What it learned when it connected: to ask anew would need the addresses that are in question.
         brokers = self.admin._manager.cluster.brokers()  # noqa: SLF001
@@ -610,6 +615,45 @@ def is_forbidden(error: BaseException) -> bool:
     """Whether a broker refused something for want of a right; it was not done then."""
     # Of its producer's first question the library keeps the answer in words only.
     return isinstance(error, kafka_errors.AuthorizationError) or "AuthorizationFailedError" in str(error)
+
+
+def unconfirmed(connection: Connection, error: BaseException) -> Unknown:
+    """What an append is told whose records may have been written or not."""
+    return Unknown(
+        f"{connection.servers} did not confirm what was sent",
+        cause=visible(f"{type(error).__name__}: {error}", 300),
+        hint="sending the same again is safe",
+    )
+
+
+def commit_failed(
+    connection: Connection,
+    error: BaseException,
+    errors: Sequence[BaseException | None],
+    cause: str,
+    *,
+    decided: bool,
+) -> StocktradeError:
+    """What the failure of a commit means.
+
+    Args:
+        connection: the cluster.
+        error: what ended it.
+        errors: that and whatever else the client knows: the first one is not always the one that says it.
+        cause: the same in words.
+        decided: whether the brokers were asked to commit; otherwise nothing was written.
+    """
+    if is_fencing(errors):
+        return Fenced(
+            "this exchange no longer owns its shard",
+            cause=f"the broker refuses its epoch: {cause}",
+            hint="another owner took it over, or this one was stopped for longer than the transaction timeout",
+        )
+    if not decided:
+        translated = connection.translated(error, "a commit failed; nothing was written")
+        translated.cause = cause
+        return translated
+    return Unknown("the broker did not say whether a commit was written", cause=cause, hint="recover from the log")
 
 
 def discard_producer(producer: Any, *, patience_s: float = 2.0) -> None:

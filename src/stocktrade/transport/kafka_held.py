@@ -8,11 +8,12 @@ Invariant: a partition is called held back only when a broker has just said so, 
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from kafka import TopicPartition
 
 from stocktrade.errors import StocktradeError
+from stocktrade.transport.client import Fetcher
 from stocktrade.transport.kafka_client import Connection
 
 HELD_AFTER_S: Final = 1.0
@@ -23,16 +24,16 @@ _LOOK_WITHIN_S: Final = 0.5
 
 
 class HeldBack:
-    """Watches the partitions of one consumer.
+    """Watches the partitions of one fetcher.
 
     Args:
         connection: the cluster.
-        consumer: a consumer of committed records.
+        fetcher: what brings their records.
     """
 
-    def __init__(self, connection: Connection, consumer: Any) -> None:
+    def __init__(self, connection: Connection, fetcher: Fetcher) -> None:
         self._connection = connection
-        self._consumer = consumer
+        self._fetcher = fetcher
         self._stands: dict[TopicPartition, tuple[int, float]] = {}  # where it stands still, and since when
         self._held: dict[TopicPartition, float] = {}
         self._look_at = 0.0
@@ -41,7 +42,7 @@ class HeldBack:
         """For how many seconds each of the partitions that are held back has been. Cheap: call it with each poll.
 
         Args:
-            positions: where the consumer stands on the partitions from which everything fetched was taken.
+            positions: where the fetcher stands on the partitions from which everything fetched was taken.
         """
         now = time.monotonic()
         if now >= self._look_at:
@@ -53,7 +54,7 @@ class HeldBack:
     def _note(self, positions: Mapping[TopicPartition, int], now: float) -> None:
         stands = {}
         for place, position in positions.items():
-            written = self._consumer.highwater(place)
+            written = self._fetcher.written_end(place)
             if written is not None and written > position:
                 before = self._stands.get(place)
                 stands[place] = before if before is not None and before[0] == position else (position, now)

@@ -37,10 +37,15 @@ class Timeouts(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a user may set about the connection, in the client library's words."""
+    """What a user may set about the connection."""
 
     client: dict[str, Any]
+    """In kafka-python's words."""
+
     timeouts: Timeouts
+
+    native: dict[str, str]
+    """In librdkafka's words, without the times; what that has no words for stands here under Kafka's name."""
 
 
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -166,7 +171,31 @@ def read_settings(values: Mapping[str, str], origins: Mapping[str, str] | None =
         client |= _credentials(options)
     if protocol.endswith("SSL"):
         client["ssl_context"] = _ssl_context(options)
-    return Settings(client, _timeouts(options))
+    return Settings(client, _timeouts(options), _native(options, client))
+
+
+def _native(options: _Options, client: Mapping[str, Any]) -> dict[str, str]:
+    native = {"security.protocol": str(client["security_protocol"])}
+    words = {
+        "client_id": "client.id",
+        "sasl_mechanism": "sasl.mechanism",
+        "sasl_plain_username": "sasl.username",
+        "sasl_plain_password": "sasl.password",
+    }
+    native |= {words[name]: str(value) for name, value in client.items() if name in words}
+    places = {
+        "ssl.truststore.location": ("ssl.ca.location",),
+        "ssl.keystore.location": ("ssl.certificate.location", "ssl.key.location"),
+        "ssl.key.password": ("ssl.key.password",),
+        "ssl.protocol": ("ssl.protocol",),
+        "ssl.enabled.protocols": ("ssl.enabled.protocols",),
+    }
+    for name, own in places.items():
+        if name in options:
+            native |= dict.fromkeys(own, options.text(name))
+    if "ssl_context" in client:
+        native["ssl.endpoint.identification.algorithm"] = "https" if client["ssl_context"].check_hostname else "none"
+    return native
 
 
 def _timeouts(options: _Options) -> Timeouts:

@@ -28,10 +28,11 @@ from kafka.protocol.producer import EndTxnRequest
 from kafka.serializer import Serializer
 from kafka.structs import TopicPartition
 
-from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import NewRecord
-from stocktrade.transport.kafka_client import Connection, discard_producer, is_fencing
+from stocktrade.transport.client import Placed, Transactions
+from stocktrade.transport.kafka_client import Connection, commit_failed, discard_producer
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
 KNOWN_INTERNALS: Final = frozenset({"cb1d9ccc62808d70"})
@@ -182,8 +183,8 @@ class _CuredManager(_Manager):
         return handler.result
 
 
-class Transactions:
-    """The transactions of one transactional id. Making it takes the next epoch and fences the one before.
+class CuredTransactions(Transactions):
+    """See `Transactions`. A producer that failed is thrown away.
 
     Args:
         connection: the cluster.
@@ -222,17 +223,12 @@ class Transactions:
 
     @property
     def epoch(self) -> int:
-        """Rises with each taking of the transactional id: the producer's id, then its epoch, plus one."""
+        """See `Transactions.epoch`."""
         current = self._manager.producer_id_and_epoch
         return (int(current.producer_id) << 16 | int(current.epoch)) + 1
 
-    def commit(self, records: Sequence[tuple[NewRecord, str, int]]) -> list[int]:
-        """Write all the records (with topic and partition) or none; their offsets.
-
-        Raises:
-            Fenced: the transactional id was taken over.
-            Unavailable: nothing was written; `Unknown`: it may have been. After each of them this is over.
-        """
+    def commit(self, records: Sequence[Placed]) -> list[int]:
+        """See `Transactions.commit`."""
         if self._over is not None:
             raise self._over
         if not records:
@@ -244,7 +240,7 @@ class Transactions:
             self._end(over)
             raise
 
-    def _commit(self, records: Sequence[tuple[NewRecord, str, int]]) -> list[int]:
+    def _commit(self, records: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
         futures = []
         try:
@@ -275,17 +271,7 @@ class Transactions:
         """What a failure means. The class of the exception alone does not say: the manager knows the first one."""
         errors = [error, self._manager.last_error, *(f.exception for f in futures if f.failed())]
         cause = "; ".join(dict.fromkeys(f"{type(e).__name__}: {e}" for e in errors if e is not None))[:400]
-        if is_fencing(errors):
-            return Fenced(
-                "this exchange no longer owns its shard",
-                cause=f"the broker refuses its epoch: {cause}",
-                hint="another owner took it over, or this one was stopped for longer than the transaction timeout",
-            )
-        if not decided:
-            translated = self._connection.translated(error, "a commit failed; nothing was written")
-            translated.cause = cause
-            return translated
-        return Unknown("the broker did not say whether a commit was written", cause=cause, hint="recover from the log")
+        return commit_failed(self._connection, error, errors, cause, decided=decided)
 
     def _end(self, over: StocktradeError) -> None:
         if self._over is None:
@@ -293,7 +279,7 @@ class Transactions:
             discard_producer(self._producer)
 
     def close(self) -> None:
-        """Give the producer up. Safe to call twice."""
+        """See `Transactions.close`."""
         self._end(Unavailable("this writer is closed", hint="claim the shard again"))
 
 

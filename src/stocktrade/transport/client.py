@@ -1,0 +1,120 @@
+"""What the log on Kafka asks of a client library that carries its records; there are two of them.
+
+Everything else (topics, metadata, offsets, groups, errors) is one library's work whichever of the two carries the
+records, so that a shard is assigned, claimed, noticed as lost and reported in one and the same way.
+
+Invariant: nothing here and nothing in `kafka` depends on which library it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kafka import TopicPartition as Place
+
+from stocktrade.transport.base import NewRecord, Record
+
+Placed = tuple[NewRecord, str, int]
+"""A record with its topic and partition on the cluster."""
+
+
+class Fetcher(ABC):
+    """Brings committed records. Where it stands is its user's to keep: it goes where it is sent."""
+
+    @abstractmethod
+    def fetch(self, timeout_s: float, max_records: int) -> Mapping[Place, Sequence[Record]]:
+        """What came within the time, of each partition in the order of its offsets; returns as soon as there is any.
+
+        Raises:
+            StocktradeError: it cannot be read.
+        """
+
+    @abstractmethod
+    def seek(self, place: Place, offset: int) -> None:
+        """Go on here, also with a partition that was paused. What was fetched of it before does not come any more."""
+
+    @abstractmethod
+    def pause(self, place: Place) -> None:
+        """Bring nothing of a partition until it is sent to a place of it."""
+
+    @abstractmethod
+    def position(self, place: Place) -> int:
+        """The offset after what was brought and after the ends of transactions that were passed; 0 if unknown."""
+
+    @abstractmethod
+    def written_end(self, place: Place) -> int | None:
+        """The end of what is written, open transactions included, as the last fetch said. No request."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give it up, in a bounded time."""
+
+
+class Appender(ABC):
+    """Writes records outside of transactions. One that failed is of no further use."""
+
+    @abstractmethod
+    def append(self, placed: Sequence[Placed]) -> list[int]:
+        """Write all of them; their offsets.
+
+        Raises:
+            Unavailable, UsageError: nothing was written; `Unknown`: some may have been.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Throw it away, whatever it has pending."""
+
+
+class Transactions(ABC):
+    """The transactions of one transactional id. Making it takes the next epoch and fences the one before."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """Rises with each taking of the transactional id: the producer's id, then its epoch, plus one."""
+
+    @abstractmethod
+    def commit(self, records: Sequence[Placed]) -> list[int]:
+        """Write all the records or none; their offsets.
+
+        Raises:
+            Fenced: the transactional id was taken over.
+            Unavailable: nothing was written; `Unknown`: it may have been. After each of them this is over.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the producer up. Safe to call twice."""
+
+
+class Client(ABC):
+    """One of the libraries."""
+
+    version: str
+    """Its name and version, for people."""
+
+    @abstractmethod
+    def fetcher(self, starts: Mapping[Place, int]) -> Fetcher:
+        """A fetcher of these partitions, from these offsets on."""
+
+    @abstractmethod
+    def member_fetcher(self, group: Any) -> Fetcher:
+        """A fetcher of what is assigned to a member of a group, all of it paused.
+
+        Args:
+            group: the member's consumer, of the library that does the rest. Each `fetch` lets it do its part in the
+                group. What it is assigned is its own; closing the fetcher leaves it open.
+        """
+
+    @abstractmethod
+    def appender(self) -> Appender:
+        """An appender."""
+
+    @abstractmethod
+    def transactions(self, transactional_id: str, topics: Collection[str]) -> Transactions:
+        """Take over a transactional id; `topics` are what will be written to.
+
+        Raises:
+            Unavailable: what the one before left open could not be ended in time.
+        """

@@ -1,0 +1,136 @@
+"""Records carried by kafka-python, the client that the package installs.
+
+Invariant: a producer that failed once is thrown away.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import kafka
+from kafka import TopicPartition as Place
+from kafka.errors import KafkaError
+
+from stocktrade.transport.base import Record
+from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions
+from stocktrade.transport.kafka_client import (
+    FETCH_MAX_WAIT_MS,
+    FETCH_MAX_WAIT_SINGLE_MS,
+    Connection,
+    discard_producer,
+    is_forbidden,
+    unconfirmed,
+)
+from stocktrade.transport.kafka_txn import CuredTransactions, NullableValue, know, send
+
+_LEAVE_WITHIN_MS: Final = 2_000
+
+
+class KafkaPython(Client):
+    """The client.
+
+    Args:
+        connection: the cluster.
+        prefix: what the names of topics on the cluster begin with.
+        cured: False leaves transactions to the library, which can tear them: only for a test that shows it.
+    """
+
+    def __init__(self, connection: Connection, prefix: str, *, cured: bool = True) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._cured = cured
+        self.version = f"kafka-python {kafka.__version__}"
+
+    def fetcher(self, starts: Mapping[Place, int]) -> Fetcher:
+        """See `Client.fetcher`."""
+        wait_ms = FETCH_MAX_WAIT_SINGLE_MS if len(starts) == 1 else FETCH_MAX_WAIT_MS
+        consumer = self._connection.make_consumer(group_id=None, fetch_max_wait_ms=wait_ms)
+        consumer.assign(list(starts))
+        fetcher = _Fetcher(self._connection, consumer, self._prefix, closes=True)
+        for place, offset in starts.items():
+            fetcher.seek(place, offset)
+        return fetcher
+
+    def member_fetcher(self, group: Any) -> Fetcher:
+        """See `Client.member_fetcher`. The group's consumer fetches, too."""
+        return _Fetcher(self._connection, group, self._prefix, closes=False)
+
+    def appender(self) -> Appender:
+        """See `Client.appender`."""
+        return _Appender(self._connection)
+
+    def transactions(self, transactional_id: str, topics: Collection[str]) -> Transactions:
+        """See `Client.transactions`."""
+        return CuredTransactions(self._connection, transactional_id, topics, cured=self._cured)
+
+
+class _Fetcher(Fetcher):
+    def __init__(self, connection: Connection, consumer: Any, prefix: str, *, closes: bool) -> None:
+        self._connection = connection
+        self._consumer = consumer
+        self._prefix_length = len(prefix)
+        self._closes = closes
+
+    def fetch(self, timeout_s: float, max_records: int) -> Mapping[Place, Sequence[Record]]:
+        try:
+            batches = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
+        except KafkaError as error:
+            raise self._connection.translated(error, "the log cannot be read") from error
+        return {place: [self._record(each) for each in batch] for place, batch in batches.items()}
+
+    def _record(self, each: Any) -> Record:
+        return Record(
+            each.topic[self._prefix_length :],
+            each.partition,
+            each.offset,
+            each.timestamp,
+            each.timestamp,
+            each.key,
+            each.value,
+            tuple(each.headers),
+        )
+
+    def seek(self, place: Place, offset: int) -> None:
+        self._consumer.seek(place, offset)
+        self._consumer.resume(place)
+
+    def pause(self, place: Place) -> None:
+        if place in (self._consumer.assignment() or ()):  # another's is not fetched anyway
+            self._consumer.pause(place)
+
+    def position(self, place: Place) -> int:
+        return self._consumer.position(place, timeout_ms=0) or 0
+
+    def written_end(self, place: Place) -> int | None:
+        end: int | None = self._consumer.highwater(place)
+        return end
+
+    def close(self) -> None:
+        if self._closes:
+            self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
+
+
+class _Appender(Appender):
+    def __init__(self, connection: Connection) -> None:
+        connection.probe()
+        self._connection = connection
+        self._producer = connection.make_producer(value_serializer=NullableValue())
+
+    def append(self, placed: Sequence[Placed]) -> list[int]:
+        connection = self._connection
+        deadline = time.monotonic() + connection.timeouts.delivery_ms / 1000 + 1
+        sent: list[Any] = []
+        try:
+            know(self._producer, {topic for _, topic, _ in placed})
+            for record, topic, partition in placed:
+                sent.append(send(self._producer, record, topic, partition))
+            return [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in sent]
+        except (KafkaError, ValueError) as error:
+            # A single record that was refused was not written; of several, others may have been.
+            refused = len(placed) == 1 and is_forbidden(error)
+            if not sent or refused:
+                raise connection.translated(error, "the records were not sent") from error
+            raise unconfirmed(connection, error) from error
+
+    def close(self) -> None:
+        discard_producer(self._producer)

@@ -1,0 +1,524 @@
+"""Records carried by librdkafka, by way of confluent-kafka: the fast client, an optional extra of the package.
+
+It fetches and writes. Groups, questions and topics stay the other library's work (see `client`).
+
+librdkafka ends transactions by the older protocol: an EndTxn that is delayed in the network, and that the client
+sends again after its connection broke, could end the next transaction of the same epoch (KAFKA-17754). Here no
+transaction follows one whose end may have been sent twice: the client is asked for its log after each commit, and
+when a connection was lost the producer is given up. The next owner's epoch refuses whatever is still on its way.
+
+Invariant: a producer that failed once, or lost a connection, commits nothing more.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer, libversion
+from confluent_kafka import KafkaError as NativeError
+from confluent_kafka import TopicPartition as NativePlace
+from confluent_kafka import __version__ as binding_version
+from kafka import TopicPartition as Place
+from kafka import errors as kafka_errors
+from kafka.errors import KafkaError
+
+from stocktrade.domain.values import visible
+from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.failpoints import hit
+from stocktrade.transport.base import NewRecord, Record
+from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions
+from stocktrade.transport.kafka_client import (
+    FETCH_MAX_WAIT_MS,
+    MAX_REQUEST_BYTES,
+    RETRY_BACKOFF_MS,
+    Connection,
+    commit_failed,
+    is_forbidden,
+    unconfirmed,
+)
+
+CLAIM_ATTEMPTS: Final = 3
+_SLICE_S: Final = 0.1
+"""Longer waits of the library for callbacks go on after a fatal error, and lose it."""
+
+_UNOBEYED: Final = ("ssl.protocol", "ssl.enabled.protocols")
+"""Options that the library has no words for."""
+
+_PASSING: Final = frozenset(
+    {
+        NativeError._TRANSPORT,  # noqa: SLF001 - that is how the library names errors of its own
+        NativeError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        NativeError._RESOLVE,  # noqa: SLF001
+        NativeError._TIMED_OUT,  # noqa: SLF001
+        NativeError._MAX_POLL_EXCEEDED,  # noqa: SLF001
+        # It looks for the coordinator of a group that is not used.
+        NativeError.GROUP_AUTHORIZATION_FAILED,
+        NativeError.COORDINATOR_NOT_AVAILABLE,
+        NativeError.NOT_COORDINATOR,
+    }
+)
+"""What a fetch gets over by itself, or what does not concern it."""
+
+_TRANSLATED: Final[dict[int, type[KafkaError]]] = {
+    NativeError._FENCED: kafka_errors.ProducerFencedError,  # noqa: SLF001
+    NativeError._TIMED_OUT: kafka_errors.KafkaTimeoutError,  # noqa: SLF001
+    NativeError._MSG_TIMED_OUT: kafka_errors.KafkaTimeoutError,  # noqa: SLF001
+    NativeError._UNKNOWN_TOPIC: kafka_errors.UnknownTopicOrPartitionError,  # noqa: SLF001
+    NativeError._UNKNOWN_PARTITION: kafka_errors.UnknownTopicOrPartitionError,  # noqa: SLF001
+}
+
+
+def _exception(error: Any) -> KafkaError:
+    """An error of this library as an exception of the other one, whose meaning is known in one place."""
+    if isinstance(error, KafkaException):
+        error = error.args[0]
+    if not isinstance(error, NativeError):
+        return kafka_errors.KafkaConnectionError(str(error))
+    code = error.code()
+    kind = kafka_errors.for_code(code) if code > 0 else _TRANSLATED.get(code, kafka_errors.KafkaConnectionError)
+    return kind(error.str())
+
+
+class Librdkafka(Client):
+    """The client.
+
+    Args:
+        connection: the cluster.
+        prefix: what the names of topics on the cluster begin with.
+        cured: False lets a producer go on after it lost a connection: only for a test that shows what happens.
+
+    Raises:
+        UsageError: an option of the connection is one that this library cannot obey.
+    """
+
+    def __init__(self, connection: Connection, prefix: str, *, cured: bool = True) -> None:
+        for name in _UNOBEYED:
+            if name in connection.settings.native:
+                raise UsageError(
+                    f"librdkafka has no option {name}",
+                    hint="take the option out, or use --client kafka-python",
+                )
+        self._connection = connection
+        self._prefix = prefix
+        self._cured = cured
+        self.version = f"librdkafka {libversion()[0]} (confluent-kafka {binding_version})"
+
+    def fetcher(self, starts: Mapping[Place, int]) -> Fetcher:
+        """See `Client.fetcher`."""
+        return _Fetcher(self._connection, self._prefix, starts, group=None)
+
+    def member_fetcher(self, group: Any) -> Fetcher:
+        """See `Client.member_fetcher`. The group's consumer fetches nothing."""
+        return _Fetcher(self._connection, self._prefix, {}, group=group)
+
+    def appender(self) -> Appender:
+        """See `Client.appender`."""
+        return _Appender(self._connection)
+
+    def transactions(self, transactional_id: str, topics: Collection[str]) -> Transactions:
+        """See `Client.transactions`."""
+        return _Transactions(self._connection, transactional_id, topics, cured=self._cured)
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+
+class _Heard(logging.Handler):
+    """Whether the library had anything to say, and what: it logs the loss of a connection, and reports it nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words = self.words or visible(record.getMessage(), 200)
+
+
+def _logger(handler: logging.Handler) -> logging.Logger:
+    logger = logging.Logger("stocktrade.librdkafka")  # noqa: LOG001 - one per client, and none of the program's tree
+    logger.addHandler(handler)
+    return logger
+
+
+def _options(connection: Connection, **own: Any) -> dict[str, Any]:
+    timeouts = connection.timeouts
+    return {
+        # Those that are there now: one that is not would be tried again and again, and each failure be heard.
+        "bootstrap.servers": ",".join(connection.addresses()),
+        "socket.timeout.ms": timeouts.request_ms,
+        "socket.connection.setup.timeout.ms": 3_000,
+        "socket.keepalive.enable": True,
+        "socket.nagle.disable": True,
+        "connections.max.idle.ms": 540_000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "retry.backoff.ms": RETRY_BACKOFF_MS,
+        "retry.backoff.max.ms": 200,
+        "allow.auto.create.topics": False,
+        "log_level": 6,
+        **connection.settings.native,
+        **own,
+    }
+
+
+def _producer(connection: Connection, heard: _Heard, **own: Any) -> Any:
+    timeouts = connection.timeouts
+    return Producer(
+        _options(
+            connection,
+            **{
+                "acks": "all",
+                "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 5,
+                # What is handed over together goes together, and nothing waits for more.
+                "linger.ms": 0.2,
+                "batch.size": 256 * 1024,
+                "message.max.bytes": MAX_REQUEST_BYTES,
+                "queue.buffering.max.messages": 1_000_000,
+                "delivery.timeout.ms": timeouts.delivery_ms,
+                **own,
+            },
+        ),
+        logger=_logger(heard),
+    )
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+class _Fetcher(Fetcher):
+    """Partitions are assigned when they are sent to a place, and taken away when they are paused."""
+
+    def __init__(self, connection: Connection, prefix: str, starts: Mapping[Place, int], group: Any) -> None:
+        self._connection = connection
+        self._prefix_length = len(prefix)
+        self._group = group
+        self._from: dict[Place, int] = dict(starts)
+        self._reached: dict[Place, int] = dict(starts)
+        self._closed = False
+        self._consumer: Any = Consumer(
+            _options(
+                connection,
+                **{
+                    "group.id": "stocktrade-none",  # it must have one, and never joins it
+                    "isolation.level": "read_committed",
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "auto.offset.reset": "earliest",
+                    "enable.partition.eof": True,  # how it tells that it has passed the end of a transaction
+                    "check.crcs": True,
+                    "fetch.min.bytes": 1,
+                    "fetch.wait.max.ms": FETCH_MAX_WAIT_MS,
+                    "fetch.queue.backoff.ms": 5,
+                    "fetch.error.backoff.ms": 50,
+                    "max.partition.fetch.bytes": MAX_REQUEST_BYTES,
+                    "queued.min.messages": 20_000,
+                    "queued.max.messages.kbytes": 16 * 1024,
+                },
+            ),
+            logger=_logger(logging.NullHandler()),
+        )
+        self._consumer.assign([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
+
+    def fetch(self, timeout_s: float, max_records: int) -> Mapping[Place, Sequence[Record]]:
+        try:
+            if self._group is not None:
+                # While it is given nothing, there is nothing to wait for but the group.
+                idle = not self._from or self._group.group_metadata().generation_id < 0
+                self._group.poll(timeout_ms=timeout_s * 1000 if idle else 0, max_records=1)
+                if idle:
+                    timeout_s = 0.0
+            # Asked for several it would wait until it has them all.
+            messages: list[Any] = self._consumer.consume(max_records, 0)
+            if not messages and timeout_s > 0:
+                first = self._consumer.poll(timeout_s)
+                messages = [] if first is None else [first, *self._consumer.consume(max_records, 0)]
+        except KafkaException as error:
+            raise self._connection.translated(_exception(error), "the log cannot be read") from error
+        except KafkaError as error:
+            raise self._connection.translated(error, "the log cannot be read") from error
+        batches: dict[Place, list[Record]] = {}
+        for message in messages:
+            place = Place(message.topic(), message.partition())
+            problem = message.error()
+            offset = message.offset()
+            if problem is not None:
+                self._take_error(place, problem, offset)
+            elif offset >= self._from.get(place, offset + 1):
+                batches.setdefault(place, []).append(self._record(message, offset))
+        for place, batch in batches.items():
+            self._reached[place] = max(self._reached[place], batch[-1].offset + 1)
+        return batches
+
+    def _record(self, message: Any, offset: int) -> Record:
+        _, time_ms = message.timestamp()
+        return Record(
+            message.topic()[self._prefix_length :],
+            message.partition(),
+            offset,
+            time_ms,
+            time_ms,
+            message.key(),
+            message.value(),
+            tuple(message.headers() or ()),
+        )
+
+    def _take_error(self, place: Place, error: Any, offset: int | None) -> None:
+        code = error.code()
+        if code == NativeError._PARTITION_EOF:  # noqa: SLF001
+            if offset is not None and place in self._from:
+                self._reached[place] = max(self._reached[place], offset)
+        elif code not in _PASSING:
+            raise self._connection.translated(_exception(error), "the log cannot be read")
+
+    def seek(self, place: Place, offset: int) -> None:
+        self.pause(place)
+        self._from[place] = self._reached[place] = offset
+        self._consumer.incremental_assign([NativePlace(place.topic, place.partition, offset)])
+
+    def pause(self, place: Place) -> None:
+        if self._group is not None and place in (self._group.assignment() or ()):
+            self._group.pause(place)
+        if self._from.pop(place, None) is not None:
+            self._consumer.incremental_unassign([NativePlace(place.topic, place.partition)])
+
+    def position(self, place: Place) -> int:
+        return self._reached.get(place, 0)
+
+    def written_end(self, place: Place) -> int | None:
+        try:
+            _, end = self._consumer.get_watermark_offsets(NativePlace(place.topic, place.partition), cached=True)
+        except KafkaException:
+            return None
+        return int(end) if end >= 0 else None
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+class _Batch:
+    """Records handed to a producer together, and what became of them."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+        self.offsets: list[int] = []
+        self.left = 0
+        self.errors: list[KafkaError] = []
+
+    def send(self, placed: Sequence[Placed], deadline: float) -> None:
+        """Hand all of them over."""
+        self.offsets = [-1] * len(placed)
+        self.left = len(placed)
+        for number, (record, topic, partition) in enumerate(placed):
+            while True:
+                try:
+                    self._produce(record, topic, partition, self._note(number))
+                    break
+                except BufferError:  # its queue is full: let some of it go
+                    if time.monotonic() >= deadline:
+                        raise kafka_errors.KafkaTimeoutError("the producer's queue stays full") from None
+                    self._producer.poll(0.01)
+
+    def _produce(self, record: NewRecord, topic: str, partition: int, note: Callable[[Any, Any], None]) -> None:
+        try:
+            self._producer.produce(
+                topic,
+                record.value,
+                record.key,
+                partition,
+                note,
+                timestamp=record.time_ms or 0,
+                headers=list(record.headers) or None,
+            )
+        except KafkaException as error:
+            raise _exception(error) from error
+
+    def _note(self, number: int) -> Callable[[Any, Any], None]:
+        def note(error: Any, message: Any) -> None:
+            self.left -= 1
+            if error is None:
+                self.offsets[number] = message.offset()
+            else:
+                self.errors.append(_exception(error))
+
+        return note
+
+    def written(self, deadline: float) -> list[int]:
+        """Wait until all of them are written; their offsets. Raises what became of the first that was not."""
+        # Not by `flush`: what it calls back to does not get over a producer that was fenced meanwhile.
+        while self.left and not self.errors:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise kafka_errors.KafkaTimeoutError("a record was not confirmed in time")
+            self._producer.poll(min(left_s, _SLICE_S))
+        if self.errors:
+            raise self.errors[0]
+        return self.offsets
+
+
+def _discard(producer: Any) -> None:
+    """Throw a producer away at once, whatever it has pending; its threads end with the object."""
+    with suppress(KafkaException):
+        producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+
+class _Appender(Appender):
+    def __init__(self, connection: Connection) -> None:
+        connection.probe()
+        self._connection = connection
+        self._producer: Any = _producer(connection, _Heard())
+
+    def append(self, placed: Sequence[Placed]) -> list[int]:
+        connection = self._connection
+        deadline = time.monotonic() + connection.timeouts.delivery_ms / 1000 + 1
+        batch = _Batch(self._producer)
+        sent = False
+        try:
+            batch.send(placed, deadline)
+            sent = True
+            return batch.written(deadline)
+        except (KafkaException, KafkaError) as raised:
+            error = _exception(raised) if isinstance(raised, KafkaException) else raised
+            refused = len(placed) == 1 and (not sent or is_forbidden(error))
+            if refused or isinstance(error, kafka_errors.MessageSizeTooLargeError):
+                raise connection.translated(error, "the records were not sent") from raised
+            raise unconfirmed(connection, error) from raised
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            _discard(producer)
+
+
+class _Transactions(Transactions):
+    def __init__(
+        self, connection: Connection, transactional_id: str, topics: Collection[str] = (), *, cured: bool = True
+    ) -> None:
+        del topics  # it fetches the metadata of all at once
+        self._connection = connection
+        self._transactional_id = transactional_id
+        self._cured = cured
+        self._over: StocktradeError | None = None
+        deadline = time.monotonic() + connection.timeouts.transaction_ms / 1000
+        for _ in range(CLAIM_ATTEMPTS):
+            self._heard = _Heard()
+            self._producer: Any = None
+            try:
+                self._producer = self._claimed(deadline)
+            except KafkaException as error:
+                raise connection.translated(_exception(error), f"{transactional_id} cannot be taken over") from error
+            if not self._lost_connection():
+                break
+            # What it says a second time it may keep to itself, so it would not be heard.
+            _discard(self._producer)
+        else:
+            raise Unavailable(
+                f"{transactional_id} cannot be taken over",
+                cause=f"connections break: {self._heard.words}",
+                hint="it may help to try again",
+            )
+        self._epoch = self._known_epoch()
+
+    def _claimed(self, deadline: float) -> Any:
+        timeouts = self._connection.timeouts
+        producer = _producer(
+            self._connection,
+            self._heard,
+            **{
+                "transactional.id": self._transactional_id,
+                "transaction.timeout.ms": timeouts.transaction_ms,
+            },
+        )
+        try:
+            producer.init_transactions(max(0.1, deadline - time.monotonic()))
+            producer.list_topics(timeout=max(0.1, deadline - time.monotonic()))
+            producer.poll(0)
+        except BaseException:
+            _discard(producer)
+            raise
+        return producer
+
+    def _lost_connection(self) -> bool:
+        return self._cured and bool(self._heard.words)
+
+    def _known_epoch(self) -> int:
+        """The library does not tell it; the coordinator does."""
+        found = self._connection.ask(
+            "the epoch of a shard is not known",
+            lambda: self._connection.admin.describe_transactions([self._transactional_id]),
+        )[self._transactional_id]
+        return (int(found.producer_id) << 16 | int(found.producer_epoch)) + 1
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def commit(self, records: Sequence[Placed]) -> list[int]:
+        if self._over is not None:
+            raise self._over
+        if not records:
+            return []
+        try:
+            return self._commit(records)
+        except BaseException as error:
+            over = error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted")
+            self._end(over)
+            raise
+
+    def _commit(self, records: Sequence[Placed]) -> list[int]:
+        producer = self._producer
+        batch = _Batch(producer)
+        try:
+            producer.poll(0)
+        except KafkaException as error:
+            raise self._failed(error, batch, decided=False) from error
+        if self._lost_connection():
+            raise Unavailable(
+                "a commit was not begun",
+                cause=f"a connection broke: {self._heard.words}",
+                hint="recover from the log",
+            )
+        deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
+        try:
+            producer.begin_transaction()
+            batch.send(records, deadline)
+            hit("kafka.commit.sending")
+            offsets = batch.written(deadline)
+        except (KafkaException, KafkaError) as error:
+            raise self._failed(error, batch, decided=False) from error
+        hit("kafka.commit.sent")
+        try:
+            hit("kafka.commit.ending")
+            producer.commit_transaction(max(1.0, deadline - time.monotonic()))
+            producer.poll(0)
+        except KafkaException as error:
+            raise self._failed(error, batch, decided=True) from error
+        if self._lost_connection():
+            raise Unknown(
+                "a connection broke in a commit, so its end may have been sent twice",
+                cause=self._heard.words,
+                hint="recover from the log",
+            )
+        return offsets
+
+    def _failed(self, error: BaseException, batch: _Batch, *, decided: bool) -> StocktradeError:
+        first = _exception(error) if isinstance(error, KafkaException) else error
+        errors = [first, *batch.errors]
+        cause = "; ".join(dict.fromkeys(f"{type(each).__name__}: {each}" for each in errors))[:400]
+        return commit_failed(self._connection, first, errors, cause, decided=decided)
+
+    def _end(self, over: StocktradeError) -> None:
+        if self._over is None:
+            self._over = over
+            producer, self._producer = self._producer, None
+            _discard(producer)
+
+    def close(self) -> None:
+        self._end(Unavailable("this writer is closed", hint="claim the shard again"))
