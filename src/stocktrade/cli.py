@@ -99,6 +99,7 @@ KafkaClient = Annotated[
         "--client",
         metavar="NAME",
         help="Kafka's client library: kafka-python or librdkafka, also as STOCKTRADE_CLIENT.",
+        autocompletion=_words("kafka-python", "librdkafka"),
         rich_help_panel=_CONNECTION,
     ),
 ]

@@ -189,7 +189,7 @@ def _create(path: Path, partitions: int) -> None:
 
 def _check_leftover(path: Path) -> None:
     leftover = path.with_name(path.name + "-wal")
-    if leftover.exists() and leftover.stat().st_size:
+    if _bytes_in(leftover):
         raise LogDamaged(
             f"{path} is missing, but {leftover.name} is still there",
             cause="the end of a log without its beginning",
@@ -250,10 +250,18 @@ def _header(path: Path) -> bytes:
         return file.read(_HEADER_BYTES)
 
 
+def _bytes_in(path: Path) -> int:
+    """The size of a file that another process may take away at any moment: 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _is_cut_off(path: Path) -> bool:
     """Whether a file is shorter than its header says. SQLite would read what is missing of a page as zeros."""
     wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size:
+    if _bytes_in(wal):
         return False  # what is missing may still come from there
     header = _header(path)
     page_bytes = int.from_bytes(header[16:18], "big")
