@@ -22,7 +22,7 @@ from kafka_container import HOST, KafkaContainer, free_port
 from kafka_listeners import USERS, ManyListeners
 from stocktrade import cli, settings
 from stocktrade.roles import order_entry
-from stocktrade.transport import kafka as adapter
+from stocktrade.transport import kafka_python as adapter
 from stocktrade.transport import kafka_txn, topics
 from test_cli_errors import check_lines
 

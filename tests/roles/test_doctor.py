@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
+import kafka
 import pytest
 from rich.console import Console
 
@@ -743,7 +744,7 @@ def test_a_cluster_without_topics_stays_one(broker: ManyListeners, examined: Exa
     for _ in range(2):
         findings = examined("-b", broker.bootstrap_servers)
         assert findings["data folder"].state == "ok"
-        assert findings["log"] == Said("ok", "Kafka 4.2, 1 broker", None)
+        assert findings["log"] == Said("ok", f"Kafka 4.2, 1 broker, by kafka-python {kafka.__version__}", None)
         assert findings["topics"].state == "warning"
         assert findings["topics"].found.startswith("missing: buy-orders, ")
         assert (findings["topics"].hint or "").splitlines()[1:] == ["stocktrade topics create"]

@@ -75,7 +75,8 @@ class _Fetcher(Fetcher):
         try:
             batches = self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         except KafkaError as error:
-            raise self._connection.translated(error, "the log cannot be read") from error
+            what = "the log cannot be read" if self._closes else "the inputs cannot be read"
+            raise self._connection.translated(error, what) from error
         return {place: [self._record(each) for each in batch] for place, batch in batches.items()}
 
     def _record(self, each: Any) -> Record:

@@ -195,6 +195,7 @@ class _Fetcher(Fetcher):
         self._connection = connection
         self._prefix_length = len(prefix)
         self._group = group
+        self._what = "the log cannot be read" if group is None else "the inputs cannot be read"
         self._from: dict[Place, int] = dict(starts)
         self._reached: dict[Place, int] = dict(starts)
         self._closed = False
@@ -236,9 +237,9 @@ class _Fetcher(Fetcher):
                 first = self._consumer.poll(timeout_s)
                 messages = [] if first is None else [first, *self._consumer.consume(max_records, 0)]
         except KafkaException as error:
-            raise self._connection.translated(_exception(error), "the log cannot be read") from error
+            raise self._connection.translated(_exception(error), self._what) from error
         except KafkaError as error:
-            raise self._connection.translated(error, "the log cannot be read") from error
+            raise self._connection.translated(error, self._what) from error
         batches: dict[Place, list[Record]] = {}
         for message in messages:
             place = Place(message.topic(), message.partition())
@@ -271,7 +272,7 @@ class _Fetcher(Fetcher):
             if offset is not None and place in self._from:
                 self._reached[place] = max(self._reached[place], offset)
         elif code not in _PASSING:
-            raise self._connection.translated(_exception(error), "the log cannot be read")
+            raise self._connection.translated(_exception(error), self._what)
 
     def seek(self, place: Place, offset: int) -> None:
         self.pause(place)
