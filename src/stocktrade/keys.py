@@ -63,7 +63,7 @@ class Keys:
             with suppress(termios.error):
                 self._mode = self._mode or termios.tcgetattr(self._descriptor)
                 # After Ctrl-Z and `fg` the shell has given the terminal its own mode.
-                tty.setcbreak(self._descriptor)
+                tty.setcbreak(self._descriptor, termios.TCSADRAIN)
         if self.is_away:
             self.is_away = False
             self.back()
