@@ -15,7 +15,6 @@ from stocktrade import cli, screen, settings, window
 from stocktrade.core.exchange import Exchange
 from stocktrade.domain.facts import Instruction
 from stocktrade.errors import ExitCode, Unavailable
-from stocktrade.keys import Keys
 from stocktrade.listing import Form
 from stocktrade.ranges import Moment, rfc3339
 from stocktrade.roles import book
@@ -25,6 +24,7 @@ from stocktrade.transport import connect, topics
 from stocktrade.transport.base import Log, NewRecord, Record
 from stocktrade.transport.codec import decode_input
 from test_auditor import orders
+from typist import Typist
 
 
 def journalled(log: Log) -> list[Any]:
@@ -202,18 +202,6 @@ class Screen(io.StringIO):
 
     def frames(self) -> list[str]:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue()).split("\x1b[H")
-
-
-class Typist(Keys):
-    """Keys that a test types."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.typed = ""
-
-    def pressed(self) -> str:
-        typed, self.typed = self.typed, ""
-        return typed
 
 
 @pytest.fixture

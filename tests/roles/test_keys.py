@@ -12,7 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,8 @@ class Screen:
         self.home = home
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            # A suite that was started in the background ignores it, and so would whatever it starts.
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
             environment = {**os.environ, settings.HOME: str(home), "TERM": "xterm-256color"}
             os.execve(sys.executable, [sys.executable, *program, *arguments], environment)
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -91,8 +93,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_watch_pauses_and_ends(home: Path) -> None:
     """While it is paused nothing is drawn, whatever happens; then everything is there."""
-    screen = Screen(home, "watch")
-    try:
+    with closing(Screen(home, "watch")) as screen:
         screen.wait_for("no trade yet")
         screen.type("\x1b[A\x1bOqp")  # an arrow, and a key of a keypad that is sent as something with a q
         screen.wait_for(r"paused, 0 new(?s:.*)p goes on, q ends")
@@ -106,15 +107,12 @@ def test_watch_pauses_and_ends(home: Path) -> None:
         screen.type("xq")
         assert screen.end() == 0
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
-    finally:
-        screen.close()
 
 
 @pytest.mark.slow
 def test_the_book_pauses_and_ends(home: Path) -> None:
     """The same for the market depth."""
-    screen = Screen(home, "book", "SBI", "--watch")
-    try:
+    with closing(Screen(home, "book", "SBI", "--watch")) as screen:
         screen.wait_for("100")
         screen.type("p")
         screen.wait_for("paused, 0 new")
@@ -127,22 +125,17 @@ def test_the_book_pauses_and_ends(home: Path) -> None:
         screen.type("q")
         assert screen.end() == 0
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
-    finally:
-        screen.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_the_terminal_as_it_was(home: Path, number: signal.Signals) -> None:
     """A clean stop with 0, and the shell echoes what is typed."""
-    screen = Screen(home, "watch")
-    try:
+    with closing(Screen(home, "watch")) as screen:
         screen.wait_for("no trade yet")
         os.kill(screen.pid, number)
         assert screen.end() == 0
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
-    finally:
-        screen.close()
 
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
@@ -180,8 +173,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell(home: Path, number: signal.Signa
 
     SIGSTOP gives nobody the time to tidy up; what comes back is whole all the same.
     """
-    shell = Screen(home, program=["-c", SHELL])
-    try:
+    with closing(Screen(home, program=["-c", SHELL])) as shell:
         shell.wait_for("no trade yet")
         shell.said = ""
         os.killpg(os.tcgetpgrp(shell.master), number)
@@ -197,15 +189,12 @@ def test_ctrl_z_gives_the_terminal_to_the_shell(home: Path, number: signal.Signa
         shell.type("q")
         shell.wait_for("ended 0")
         assert shell.end() == 0
-    finally:
-        shell.close()
 
 
 @pytest.mark.slow
 def test_in_the_background_it_draws_nothing(home: Path) -> None:
     """After Ctrl-Z and `bg` the screen is the shell's, whatever is traded; `fg` shows it."""
-    shell = Screen(home, program=["-c", SHELL])
-    try:
+    with closing(Screen(home, program=["-c", SHELL])) as shell:
         shell.wait_for("no trade yet")
         os.killpg(os.tcgetpgrp(shell.master), signal.SIGTSTP)
         shell.wait_for("stopped, echoes True")
@@ -220,8 +209,6 @@ def test_in_the_background_it_draws_nothing(home: Path) -> None:
         shell.type("q")
         shell.wait_for("ended 0")
         assert shell.end() == 0
-    finally:
-        shell.close()
 
 
 @pytest.mark.slow
@@ -234,8 +221,7 @@ def test_an_end_at_once_leaves_the_terminal_as_it_was(
     home: Path, numbers: tuple[signal.Signals, ...], code: int
 ) -> None:
     r"""A second signal and Ctrl-\ do not wait for anything, but the user has his screen and his echo again."""
-    screen = Screen(home, "watch")
-    try:
+    with closing(Screen(home, "watch")) as screen:
         screen.wait_for("no trade yet")
         os.kill(screen.pid, signal.SIGSTOP)  # so that both are there before the first is answered
         for number in numbers:
@@ -244,8 +230,6 @@ def test_an_end_at_once_leaves_the_terminal_as_it_was(
         assert screen.end() == code
         assert LEAVE in screen.said
         assert termios.tcgetattr(screen.master)[3] == screen.mode[3]
-    finally:
-        screen.close()
 
 
 def test_without_a_terminal_there_are_no_keys() -> None:
@@ -264,3 +248,17 @@ def test_without_a_terminal_there_are_no_keys() -> None:
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_key_that_is_typed_before_the_terminal_is_ours_counts() -> None:
+    """Whoever types `q` while the program starts need not type it again."""
+    child, master = pty.fork()
+    if child == 0:
+        select.select([0], [], [], PATIENCE_S)  # until it has been typed
+        with os.fdopen(0) as stdin, single_keys(stdin) as keys:
+            typed = keys.pressed()
+        os._exit(0 if "q" in typed else 1)
+    os.write(master, b"q\n")
+    _, status = os.waitpid(child, 0)
+    os.close(master)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -27,6 +27,7 @@ from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Reader, Record, TopicPartition
 from stocktrade.transport.codec import encode_facts
 from stocktrade.transport.sqlite import SqliteLog
+from typist import Typist
 
 T0 = 1_795_405_500_000  # 2026-11-23 09:15:00 in India
 SECOND = 1_000
@@ -643,18 +644,6 @@ def test_at_most_ten_frames_a_second(live: Live) -> None:
     live.frames()
     live.screen.take([])
     assert "T0-1049-1" in live.frames()
-
-
-class Typist(Keys):
-    """Keys that the test types."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.typed = ""
-
-    def pressed(self) -> str:
-        typed, self.typed = self.typed, ""
-        return typed
 
 
 def test_a_paused_screen_stands_still(log: SqliteLog) -> None:
