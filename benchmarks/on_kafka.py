@@ -26,8 +26,9 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -38,10 +39,10 @@ from end_to_end import percentile
 from stocktrade import __version__
 from stocktrade.core.exchange import Exchange
 from stocktrade.shard.node import Node
-from stocktrade.transport import topics
+from stocktrade.transport import KAFKA_PYTHON, LIBRDKAFKA, topics
 from stocktrade.transport.base import Log, NewRecord
 from stocktrade.transport.codec import Dead, decode_input, encode_facts
-from stocktrade.transport.kafka import KAFKA_PYTHON, LIBRDKAFKA, KafkaLog
+from stocktrade.transport.kafka import KafkaLog
 
 ORDERS: Final = 20_000
 SEED_ORDERS: Final = 4_000
@@ -79,7 +80,7 @@ def fill(log: Log, orders: int) -> None:
         log.append([record for number in numbers for record in pair(number)])
 
 
-# --- the three programs, each in a process of its own -----------------------------------------------------------
+# --- the programs, each in a process of its own -----------------------------------------------------------
 
 
 def run_nse(servers: str, prefix: str, orders: int, client: str = KAFKA_PYTHON) -> float:
@@ -94,11 +95,6 @@ def run_nse(servers: str, prefix: str, orders: int, client: str = KAFKA_PYTHON) 
         seconds = time.monotonic() - began
         node.abandon()
     return seconds
-
-
-def run_nse_librdkafka(servers: str, prefix: str, orders: int) -> float:
-    """The same by the other client."""
-    return run_nse(servers, prefix, orders, LIBRDKAFKA)
 
 
 def _answers() -> dict[str, list[tuple[str, dict[str, Any]]]]:
@@ -217,7 +213,12 @@ def run_seed(servers: str, prefix: str, orders: int) -> float:
     return seconds
 
 
-PROGRAMS: Final = {"nse": run_nse, "nse-librdkafka": run_nse_librdkafka, "bare": run_bare, "seed": run_seed}
+PROGRAMS: Final[dict[str, Callable[[str, str, int], float]]] = {
+    "nse": run_nse,
+    "nse-librdkafka": partial(run_nse, client=LIBRDKAFKA),
+    "bare": run_bare,
+    "seed": run_seed,
+}
 
 
 def run_exchange(servers: str, prefix: str, partitions: int) -> None:

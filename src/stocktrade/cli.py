@@ -58,6 +58,12 @@ def _schema_names(incomplete: str) -> list[str]:
     return _words(*names())(incomplete)
 
 
+def _clients(incomplete: str) -> list[str]:
+    from stocktrade.transport import CLIENTS  # noqa: PLC0415
+
+    return _words(*CLIENTS)(incomplete)
+
+
 _symbols, _participants = _completion("symbols"), _completion("participants")
 _order_ids, _topic_names = _completion("orders"), _completion("topics")
 
@@ -99,7 +105,7 @@ KafkaClient = Annotated[
         "--client",
         metavar="NAME",
         help="Kafka's client library: kafka-python or librdkafka, also as STOCKTRADE_CLIENT.",
-        autocompletion=_words("kafka-python", "librdkafka"),
+        autocompletion=_clients,
         rich_help_panel=_CONNECTION,
     ),
 ]

@@ -13,13 +13,12 @@ from typing import Final, NamedTuple
 
 from stocktrade.domain.values import visible
 from stocktrade.errors import UsageError
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON
 
 HOME: Final = "STOCKTRADE_HOME"
 BOOTSTRAP_SERVERS: Final = "STOCKTRADE_BOOTSTRAP_SERVERS"
 COMMAND_CONFIG: Final = "STOCKTRADE_COMMAND_CONFIG"
 CLIENT: Final = "STOCKTRADE_CLIENT"
-
-CLIENTS: Final = ("kafka-python", "librdkafka")
 
 MAX_FILE_BYTES: Final = 256 * 1024
 _FLAG: Final = "--command-property"
@@ -37,7 +36,7 @@ class Target(NamedTuple):
     url: str
     options: dict[str, str]
     origin: str
-    client: str = CLIENTS[0]
+    client: str = KAFKA_PYTHON
 
 
 def log_target(
@@ -102,7 +101,7 @@ def home_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def _client(flag: str | None, environ: Mapping[str, str]) -> str:
-    key, name = ("--client", flag) if flag is not None else (CLIENT, environ.get(CLIENT) or CLIENTS[0])
+    key, name = ("--client", flag) if flag is not None else (CLIENT, environ.get(CLIENT) or KAFKA_PYTHON)
     if name not in CLIENTS:
         raise UsageError(f"{key} cannot be {visible(name, 40)!r}", hint=f"it can be {' or '.join(CLIENTS)}")
     return name

@@ -20,6 +20,7 @@ pytest.register_assert_rewrite("contract")
 
 from contract import (  # noqa: E402 - its assertions are rewritten first
     LogContract,
+    OpenLog,
     assignment,
     make_topic,
     owning,
@@ -31,8 +32,8 @@ from contract import (  # noqa: E402 - its assertions are rewritten first
 
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError  # noqa: E402
 from stocktrade.shard.node import Node  # noqa: E402
+from stocktrade.transport import KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, topics  # noqa: E402
 from stocktrade.transport import kafka as adapter  # noqa: E402
-from stocktrade.transport import kafka_txn, topics  # noqa: E402
 from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record, TopicSpec, Writer  # noqa: E402
 from stocktrade.transport.kafka import KafkaLog  # noqa: E402
 from stocktrade.transport.kafka_client import discard_producer  # noqa: E402
@@ -56,7 +57,7 @@ class TestKafkaLog(LogContract):
     patience_s = 20.0
     exact_arrival = False
     servers: str
-    client = adapter.KAFKA_PYTHON
+    client = KAFKA_PYTHON
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -72,9 +73,16 @@ class TestKafkaLog(LogContract):
     def abandon(self, writer: Writer) -> None:
         """Nothing to do: a claim never waits for the owner before it."""
 
+    def test_an_append_that_fails_half_way_does_not_say_that_nothing_was_written(self, open_log: OpenLog) -> None:
+        """The first record may be on the log by then, although the second is too large for it."""
+        with open_log() as log:
+            topic = make_topic(log)
+            with pytest.raises(Unknown):
+                log.append([NewRecord(topic, None, b"small", 0), NewRecord(topic, None, b"x" * 2_000_000, 0)])
+
 
 class TestLibrdkafkaLog(TestKafkaLog):
-    client = adapter.LIBRDKAFKA
+    client = LIBRDKAFKA
 
 
 @pytest.fixture
@@ -126,7 +134,7 @@ def test_librdkafka_that_is_not_installed_is_told_with_the_command_that_installs
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     monkeypatch.delitem(sys.modules, "stocktrade.transport.librdkafka", raising=False)
     with pytest.raises(UsageError, match="librdkafka is not installed") as raised:
-        KafkaLog("127.0.0.1:1", client=adapter.LIBRDKAFKA)
+        KafkaLog("127.0.0.1:1", client=LIBRDKAFKA)
     assert raised.value.hint == "pip install 'stocktrade[fast]'"
 
 

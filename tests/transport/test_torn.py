@@ -26,10 +26,10 @@ from auditor import Finding, examine  # noqa: E402
 from stocktrade.domain.messages import BuyOrder, SellOffer  # noqa: E402
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown  # noqa: E402
 from stocktrade.shard.node import Node  # noqa: E402
-from stocktrade.transport import topics  # noqa: E402
+from stocktrade.transport import KAFKA_PYTHON, LIBRDKAFKA, topics  # noqa: E402
 from stocktrade.transport.base import Log, NewRecord, Position, TopicPartition, Writer  # noqa: E402
 from stocktrade.transport.codec import encode_order  # noqa: E402
-from stocktrade.transport.kafka import KAFKA_PYTHON, LIBRDKAFKA, KafkaLog  # noqa: E402
+from stocktrade.transport.kafka import KafkaLog  # noqa: E402
 
 pytestmark = pytest.mark.kafka
 

@@ -5,9 +5,15 @@ Invariant: only this module knows which adapters exist, and only an adapter impo
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from stocktrade.errors import UsageError
 from stocktrade.transport.base import Log
+
+KAFKA_PYTHON: Final = "kafka-python"
+LIBRDKAFKA: Final = "librdkafka"
+CLIENTS: Final = (KAFKA_PYTHON, LIBRDKAFKA)
+"""What can carry records to and from Kafka, the default first."""
 
 
 def connect(
@@ -16,7 +22,7 @@ def connect(
     partitions: int | None = None,
     replication: int | None = None,
     settings: Mapping[str, str] | None = None,
-    client: str = "kafka-python",
+    client: str = KAFKA_PYTHON,
 ) -> Log:
     """Open a log.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kafka import TopicPartition as Place
 
+from stocktrade.errors import StocktradeError, Unavailable, Unknown
 from stocktrade.transport.base import NewRecord, Record
 
 Placed = tuple[NewRecord, str, int]
@@ -67,14 +68,19 @@ class Appender(ABC):
 
 
 class Transactions(ABC):
-    """The transactions of one transactional id. Making it takes the next epoch and fences the one before."""
+    """The transactions of one transactional id. Making it takes the next epoch and fences the one before.
+
+    Whatever else than a commit that returned ends the last of them: its producer is of no further use.
+    """
+
+    def __init__(self) -> None:
+        self._over: StocktradeError | None = None
 
     @property
     @abstractmethod
     def epoch(self) -> int:
-        """Rises with each taking of the transactional id: the producer's id, then its epoch, plus one."""
+        """Rises with each taking of the transactional id; see `epoch_of`."""
 
-    @abstractmethod
     def commit(self, records: Sequence[Placed]) -> list[int]:
         """Write all the records or none; their offsets.
 
@@ -82,10 +88,37 @@ class Transactions(ABC):
             Fenced: the transactional id was taken over.
             Unavailable: nothing was written; `Unknown`: it may have been. After each of them this is over.
         """
+        if self._over is not None:
+            raise self._over
+        if not records:
+            return []
+        try:
+            return self._commit(records)
+        except BaseException as error:
+            self._end(error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted"))
+            raise
 
-    @abstractmethod
     def close(self) -> None:
         """Give the producer up. Safe to call twice."""
+        self._end(Unavailable("this writer is closed", hint="claim the shard again"))
+
+    def _end(self, over: StocktradeError) -> None:
+        if self._over is None:
+            self._over = over
+            self._discard()
+
+    @abstractmethod
+    def _commit(self, records: Sequence[Placed]) -> list[int]:
+        """The commit itself, of at least one record."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Throw the producer away. Called once."""
+
+
+def epoch_of(producer_id: int, producer_epoch: int) -> int:
+    """One number for how often a transactional id was taken: the producer's id, then its epoch, plus one."""
+    return (producer_id << 16 | producer_epoch) + 1
 
 
 class Client(ABC):

@@ -35,6 +35,7 @@ from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
 from stocktrade.errors import Hanging, LogDamaged, StocktradeError, UsageError
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from stocktrade.transport import topics as names
 from stocktrade.transport.base import (
     UNBOUNDED,
@@ -56,9 +57,6 @@ from stocktrade.transport.kafka_options import read_settings
 from stocktrade.transport.kafka_topics import Topics
 from stocktrade.transport.kafka_txn import check_cluster, check_library, release
 from stocktrade.transport.partitioner import partition_for
-
-KAFKA_PYTHON: Final = "kafka-python"
-LIBRDKAFKA: Final = "librdkafka"
 
 DEFAULT_PARTITIONS: Final = 4
 
@@ -113,7 +111,7 @@ def _client(name: str) -> Callable[..., Client]:
 
         return KafkaPython
     if name != LIBRDKAFKA:
-        raise UsageError(f"there is no client {name!r}", hint=f"use {KAFKA_PYTHON} or {LIBRDKAFKA}")
+        raise UsageError(f"there is no client {name!r}", hint=f"use {' or '.join(CLIENTS)}")
     try:
         from stocktrade.transport.librdkafka import Librdkafka  # noqa: PLC0415
     except ImportError as error:

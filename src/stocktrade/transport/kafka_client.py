@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, TypeVar
@@ -453,15 +453,16 @@ class Connection:
 
     def addresses(self) -> list[str]:
         """The addresses of the brokers that are there, HOST:PORT each, as far as the cluster has told them."""
-        brokers = self.admin._manager.cluster.brokers()  # noqa: SLF001 - a question would need a connection
-        return [f"{broker.host}:{broker.port}" for broker in brokers] or self.servers.split(",")
+        return [f"{host}:{port}" for host, port in self._advertised()] or self.servers.split(",")
 
-    def _probe_advertised(self) -> None:
+    def _advertised(self) -> list[tuple[str, int]]:
         # What it learned when it connected: to ask anew would need the addresses that are in question.
         brokers = self.admin._manager.cluster.brokers()  # noqa: SLF001
-        advertised = [(broker.host, broker.port) for broker in brokers]
+        return [(broker.host, broker.port) for broker in brokers]
+
+    def _probe_advertised(self) -> None:
         reasons = []
-        for host, port in advertised:
+        for host, port in self._advertised():
             if (reason := _cannot_connect(host, port)) is None:
                 return
             reasons.append(f"{host}:{port}: {reason}")
@@ -617,8 +618,18 @@ def is_forbidden(error: BaseException) -> bool:
     return isinstance(error, kafka_errors.AuthorizationError) or "AuthorizationFailedError" in str(error)
 
 
-def unconfirmed(connection: Connection, error: BaseException) -> Unknown:
-    """What an append is told whose records may have been written or not."""
+def append_failed(connection: Connection, error: BaseException, *, sent: int, asked: int) -> StocktradeError:
+    """What the failure of an append means.
+
+    Args:
+        connection: the cluster.
+        error: what ended it.
+        sent: how many records were handed over before it.
+        asked: of how many.
+    """
+    # A single record that was refused was not written; of several, others may have been.
+    if not sent or (asked == 1 and is_forbidden(error)):
+        return connection.translated(error, "the records were not sent")
     return Unknown(
         f"{connection.servers} did not confirm what was sent",
         cause=visible(f"{type(error).__name__}: {error}", 300),
@@ -627,22 +638,18 @@ def unconfirmed(connection: Connection, error: BaseException) -> Unknown:
 
 
 def commit_failed(
-    connection: Connection,
-    error: BaseException,
-    errors: Sequence[BaseException | None],
-    cause: str,
-    *,
-    decided: bool,
+    connection: Connection, error: BaseException, others: Iterable[BaseException | None], *, decided: bool
 ) -> StocktradeError:
     """What the failure of a commit means.
 
     Args:
         connection: the cluster.
         error: what ended it.
-        errors: that and whatever else the client knows: the first one is not always the one that says it.
-        cause: the same in words.
+        others: whatever else the client knows: what ended it is not always what says why.
         decided: whether the brokers were asked to commit; otherwise nothing was written.
     """
+    errors = [each for each in (error, *others) if each is not None]
+    cause = "; ".join(dict.fromkeys(f"{type(each).__name__}: {each}" for each in errors))[:400]
     if is_fencing(errors):
         return Fenced(
             "this exchange no longer owns its shard",

@@ -17,9 +17,8 @@ from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     FETCH_MAX_WAIT_SINGLE_MS,
     Connection,
+    append_failed,
     discard_producer,
-    is_forbidden,
-    unconfirmed,
 )
 from stocktrade.transport.kafka_txn import CuredTransactions, NullableValue, know, send
 
@@ -127,11 +126,7 @@ class _Appender(Appender):
                 sent.append(send(self._producer, record, topic, partition))
             return [int(future.get(max(0.0, deadline - time.monotonic())).offset) for future in sent]
         except (KafkaError, ValueError) as error:
-            # A single record that was refused was not written; of several, others may have been.
-            refused = len(placed) == 1 and is_forbidden(error)
-            if not sent or refused:
-                raise connection.translated(error, "the records were not sent") from error
-            raise unconfirmed(connection, error) from error
+            raise append_failed(connection, error, sent=len(sent), asked=len(placed)) from error
 
     def close(self) -> None:
         discard_producer(self._producer)

@@ -28,10 +28,10 @@ from kafka.protocol.producer import EndTxnRequest
 from kafka.serializer import Serializer
 from kafka.structs import TopicPartition
 
-from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
+from stocktrade.errors import StocktradeError, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import NewRecord
-from stocktrade.transport.client import Placed, Transactions
+from stocktrade.transport.client import Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import Connection, commit_failed, discard_producer
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
@@ -199,8 +199,8 @@ class CuredTransactions(Transactions):
     def __init__(
         self, connection: Connection, transactional_id: str, topics: Collection[str] = (), *, cured: bool = True
     ) -> None:
+        super().__init__()
         self._connection = connection
-        self._over: StocktradeError | None = None
         timeouts = connection.timeouts
         self._producer = connection.make_producer(
             transactional_id=transactional_id,
@@ -225,20 +225,7 @@ class CuredTransactions(Transactions):
     def epoch(self) -> int:
         """See `Transactions.epoch`."""
         current = self._manager.producer_id_and_epoch
-        return (int(current.producer_id) << 16 | int(current.epoch)) + 1
-
-    def commit(self, records: Sequence[Placed]) -> list[int]:
-        """See `Transactions.commit`."""
-        if self._over is not None:
-            raise self._over
-        if not records:
-            return []
-        try:
-            return self._commit(records)
-        except BaseException as error:
-            over = error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted")
-            self._end(over)
-            raise
+        return epoch_of(int(current.producer_id), int(current.epoch))
 
     def _commit(self, records: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
@@ -269,18 +256,11 @@ class CuredTransactions(Transactions):
 
     def _failed(self, error: BaseException, futures: Sequence[Any], *, decided: bool) -> StocktradeError:
         """What a failure means. The class of the exception alone does not say: the manager knows the first one."""
-        errors = [error, self._manager.last_error, *(f.exception for f in futures if f.failed())]
-        cause = "; ".join(dict.fromkeys(f"{type(e).__name__}: {e}" for e in errors if e is not None))[:400]
-        return commit_failed(self._connection, error, errors, cause, decided=decided)
+        others = [self._manager.last_error, *(future.exception for future in futures if future.failed())]
+        return commit_failed(self._connection, error, others, decided=decided)
 
-    def _end(self, over: StocktradeError) -> None:
-        if self._over is None:
-            self._over = over
-            discard_producer(self._producer)
-
-    def close(self) -> None:
-        """See `Transactions.close`."""
-        self._end(Unavailable("this writer is closed", hint="claim the shard again"))
+    def _discard(self) -> None:
+        discard_producer(self._producer)
 
 
 _NOTHING: Final = object()

@@ -28,15 +28,14 @@ from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import NewRecord, Record
-from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions
+from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     MAX_REQUEST_BYTES,
     RETRY_BACKOFF_MS,
     Connection,
+    append_failed,
     commit_failed,
-    is_forbidden,
-    unconfirmed,
 )
 
 CLAIM_ATTEMPTS: Final = 3
@@ -71,7 +70,9 @@ _TRANSLATED: Final[dict[int, type[KafkaError]]] = {
 
 
 def _exception(error: Any) -> KafkaError:
-    """An error of this library as an exception of the other one, whose meaning is known in one place."""
+    """An error of either library as an exception of the other one, whose meaning is known in one place."""
+    if isinstance(error, KafkaError):
+        return error
     if isinstance(error, KafkaException):
         error = error.args[0]
     if not isinstance(error, NativeError):
@@ -163,7 +164,7 @@ def _options(connection: Connection, **own: Any) -> dict[str, Any]:
     }
 
 
-def _producer(connection: Connection, heard: _Heard, **own: Any) -> Any:
+def _producer(connection: Connection, heard: logging.Handler, **own: Any) -> Any:
     timeouts = connection.timeouts
     return Producer(
         _options(
@@ -236,10 +237,8 @@ class _Fetcher(Fetcher):
             if not messages and timeout_s > 0:
                 first = self._consumer.poll(timeout_s)
                 messages = [] if first is None else [first, *self._consumer.consume(max_records, 0)]
-        except KafkaException as error:
+        except (KafkaException, KafkaError) as error:
             raise self._connection.translated(_exception(error), self._what) from error
-        except KafkaError as error:
-            raise self._connection.translated(error, self._what) from error
         batches: dict[Place, list[Record]] = {}
         for message in messages:
             place = Place(message.topic(), message.partition())
@@ -310,17 +309,17 @@ class _Batch:
     def __init__(self, producer: Any) -> None:
         self._producer = producer
         self.offsets: list[int] = []
-        self.left = 0
+        self.sent = self.heard_of = 0
         self.errors: list[KafkaError] = []
 
     def send(self, placed: Sequence[Placed], deadline: float) -> None:
         """Hand all of them over."""
         self.offsets = [-1] * len(placed)
-        self.left = len(placed)
         for number, (record, topic, partition) in enumerate(placed):
             while True:
                 try:
                     self._produce(record, topic, partition, self._note(number))
+                    self.sent += 1
                     break
                 except BufferError:  # its queue is full: let some of it go
                     if time.monotonic() >= deadline:
@@ -343,7 +342,7 @@ class _Batch:
 
     def _note(self, number: int) -> Callable[[Any, Any], None]:
         def note(error: Any, message: Any) -> None:
-            self.left -= 1
+            self.heard_of += 1
             if error is None:
                 self.offsets[number] = message.offset()
             else:
@@ -354,7 +353,7 @@ class _Batch:
     def written(self, deadline: float) -> list[int]:
         """Wait until all of them are written; their offsets. Raises what became of the first that was not."""
         # Not by `flush`: what it calls back to does not get over a producer that was fenced meanwhile.
-        while self.left and not self.errors:
+        while self.heard_of < self.sent and not self.errors:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise kafka_errors.KafkaTimeoutError("a record was not confirmed in time")
@@ -364,8 +363,8 @@ class _Batch:
         return self.offsets
 
 
-def _discard(producer: Any) -> None:
-    """Throw a producer away at once, whatever it has pending; its threads end with the object."""
+def _purge(producer: Any) -> None:
+    """Have a producer drop whatever it has pending; its threads end with the object."""
     with suppress(KafkaException):
         producer.purge(in_queue=True, in_flight=True, blocking=False)
 
@@ -374,28 +373,21 @@ class _Appender(Appender):
     def __init__(self, connection: Connection) -> None:
         connection.probe()
         self._connection = connection
-        self._producer: Any = _producer(connection, _Heard())
+        self._producer: Any = _producer(connection, logging.NullHandler())
 
     def append(self, placed: Sequence[Placed]) -> list[int]:
-        connection = self._connection
-        deadline = time.monotonic() + connection.timeouts.delivery_ms / 1000 + 1
+        deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
         batch = _Batch(self._producer)
-        sent = False
         try:
             batch.send(placed, deadline)
-            sent = True
             return batch.written(deadline)
-        except (KafkaException, KafkaError) as raised:
-            error = _exception(raised) if isinstance(raised, KafkaException) else raised
-            refused = len(placed) == 1 and (not sent or is_forbidden(error))
-            if refused or isinstance(error, kafka_errors.MessageSizeTooLargeError):
-                raise connection.translated(error, "the records were not sent") from raised
-            raise unconfirmed(connection, error) from raised
+        except (KafkaException, KafkaError) as error:
+            raise append_failed(self._connection, _exception(error), sent=batch.sent, asked=len(placed)) from error
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            _discard(producer)
+            _purge(producer)
 
 
 class _Transactions(Transactions):
@@ -403,10 +395,10 @@ class _Transactions(Transactions):
         self, connection: Connection, transactional_id: str, topics: Collection[str] = (), *, cured: bool = True
     ) -> None:
         del topics  # it fetches the metadata of all at once
+        super().__init__()
         self._connection = connection
         self._transactional_id = transactional_id
         self._cured = cured
-        self._over: StocktradeError | None = None
         deadline = time.monotonic() + connection.timeouts.transaction_ms / 1000
         for _ in range(CLAIM_ATTEMPTS):
             self._heard = _Heard()
@@ -418,7 +410,7 @@ class _Transactions(Transactions):
             if not self._lost_connection():
                 break
             # What it says a second time it may keep to itself, so it would not be heard.
-            _discard(self._producer)
+            _purge(self._producer)
         else:
             raise Unavailable(
                 f"{transactional_id} cannot be taken over",
@@ -442,7 +434,7 @@ class _Transactions(Transactions):
             producer.list_topics(timeout=max(0.1, deadline - time.monotonic()))
             producer.poll(0)
         except BaseException:
-            _discard(producer)
+            _purge(producer)
             raise
         return producer
 
@@ -455,39 +447,24 @@ class _Transactions(Transactions):
             "the epoch of a shard is not known",
             lambda: self._connection.admin.describe_transactions([self._transactional_id]),
         )[self._transactional_id]
-        return (int(found.producer_id) << 16 | int(found.producer_epoch)) + 1
+        return epoch_of(int(found.producer_id), int(found.producer_epoch))
 
     @property
     def epoch(self) -> int:
         return self._epoch
 
-    def commit(self, records: Sequence[Placed]) -> list[int]:
-        if self._over is not None:
-            raise self._over
-        if not records:
-            return []
-        try:
-            return self._commit(records)
-        except BaseException as error:
-            over = error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted")
-            self._end(over)
-            raise
-
     def _commit(self, records: Sequence[Placed]) -> list[int]:
         producer = self._producer
         batch = _Batch(producer)
-        try:
-            producer.poll(0)
-        except KafkaException as error:
-            raise self._failed(error, batch, decided=False) from error
-        if self._lost_connection():
-            raise Unavailable(
-                "a commit was not begun",
-                cause=f"a connection broke: {self._heard.words}",
-                hint="recover from the log",
-            )
         deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
         try:
+            producer.poll(0)
+            if self._lost_connection():
+                raise Unavailable(
+                    "a commit was not begun",
+                    cause=f"a connection broke: {self._heard.words}",
+                    hint="recover from the log",
+                )
             producer.begin_transaction()
             batch.send(records, deadline)
             hit("kafka.commit.sending")
@@ -510,16 +487,8 @@ class _Transactions(Transactions):
         return offsets
 
     def _failed(self, error: BaseException, batch: _Batch, *, decided: bool) -> StocktradeError:
-        first = _exception(error) if isinstance(error, KafkaException) else error
-        errors = [first, *batch.errors]
-        cause = "; ".join(dict.fromkeys(f"{type(each).__name__}: {each}" for each in errors))[:400]
-        return commit_failed(self._connection, first, errors, cause, decided=decided)
+        return commit_failed(self._connection, _exception(error), batch.errors, decided=decided)
 
-    def _end(self, over: StocktradeError) -> None:
-        if self._over is None:
-            self._over = over
-            producer, self._producer = self._producer, None
-            _discard(producer)
-
-    def close(self) -> None:
-        self._end(Unavailable("this writer is closed", hint="claim the shard again"))
+    def _discard(self) -> None:
+        producer, self._producer = self._producer, None
+        _purge(producer)
