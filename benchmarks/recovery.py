@@ -70,7 +70,7 @@ def snapshot(log: Log, count: int) -> dict[str, float]:
         log.append([order(count + steps * TRICKLE + number) for number in range(TRICKLE)])
         node.step(0.0)
         pauses.append(time.monotonic() - step_began)
-        more, steps = owner._snapshot_slices is not None, steps + 1  # noqa: SLF001 - when it ends is its own business
+        more, steps = owner._snapshot is not None, steps + 1  # noqa: SLF001 - when it ends is its own business
     took = time.monotonic() - began
     node.abandon()
     with connect(log.url) as again:

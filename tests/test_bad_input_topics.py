@@ -328,19 +328,14 @@ def test_each_case_has_its_outcome_and_blocks_nothing(market: Market, case: Case
 
 
 def test_decoding_takes_milliseconds_whatever_comes() -> None:
-    """No case costs more than a few milliseconds to decode, however deep or long it is."""
-    slowest = 0.0
-    for case in CASES:
-        began = time.perf_counter()
-        decode_input(case.topic, case.value)
-        slowest = max(slowest, min(time.perf_counter() - began, _again(case)))
-    assert slowest < 0.005
+    """No case costs more than a few milliseconds of the processor to decode, however deep or long it is."""
+    assert max(min(_cost_s(case) for _ in range(3)) for case in CASES) < 0.005
 
 
-def _again(case: Case) -> float:
-    began = time.perf_counter()
+def _cost_s(case: Case) -> float:
+    began = time.thread_time()
     decode_input(case.topic, case.value)
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def test_what_an_answer_says_is_safe_to_show(market: Market) -> None:

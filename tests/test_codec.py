@@ -44,7 +44,7 @@ from stocktrade.domain.values import (
     rupees_in_text,
     visible,
 )
-from stocktrade.transport import topics
+from stocktrade.transport import codec, topics
 from stocktrade.transport.codec import (
     LEG_NAMESPACE,
     decode_input,
@@ -105,6 +105,56 @@ def test_a_trade_is_written_with_its_four_legs(quantity: int, price: int) -> Non
             )
         assert (advice.from_entity, advice.to_entity, advice.order_id) == ("NSE", participant, order_id)
         assert (advice.direction, advice.trade_id, advice.seq) == (direction, "T2-7-3", 7)
+
+
+class Raw(str):
+    """Digits that stand in JSON as they are."""
+
+    __slots__ = ()
+
+
+_SOME_NUMBERS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 10**10),
+    st.floats(),
+    st.decimals(allow_nan=False, places=3, min_value=-1, max_value=2 * MAX_PRICE // 100).map(lambda d: Raw(str(d))),
+    st.sampled_from(["885.10", "885.100", "1E+2", "8.85E2", "1E-999999", "1E+999999999", f"885.{'0' * 27}1"]).map(Raw),
+    st.sampled_from(["10", "", "x"]),
+)
+
+
+def in_json(fields: dict[str, Any]) -> bytes:
+    said = [f"{json.dumps(k)}:{v if isinstance(v, Raw) else json.dumps(v)}" for k, v in fields.items()]
+    return f"{{{','.join(said)}}}".encode()
+
+
+@given(
+    st.sampled_from([(topics.BUY_ORDERS, WHO), (topics.SELL_OFFERS, WHOSE)]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "quantity": _SOME_NUMBERS,
+            "price_per_unit": _SOME_NUMBERS,
+            "stock_symbol": st.sampled_from(["SBI", "nse:sbin", "M&M", "?", "x" * 25, "NSE:" + "A" * 20]),
+            "action": st.sampled_from([None, "new", "cancel"]),
+            "time_in_force": st.sampled_from([None, "DAY", "IOC"]),
+            "target_order_id": st.sampled_from([None, "x"]),
+            "valid_until": st.sampled_from([None, "tomorrow"]),
+            "note": st.text(max_size=3),
+        },
+    ),
+)
+def test_the_seed_s_orders_mean_the_same_with_and_without_a_model(
+    sent: tuple[str, dict[str, Any]], more: dict[str, Any]
+) -> None:
+    """The short way to read an order without a model says of every message what its model says, or nothing."""
+    topic, who = sent
+    value = in_json(who | more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "_quantity_and_price", lambda _: None)
+        by_model = decode_input(topic, value)
+    assert decode_input(topic, value) == by_model
 
 
 def test_what_an_instruction_said_is_repeated_in_its_answer() -> None:

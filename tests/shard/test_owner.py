@@ -3,14 +3,16 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from later import Begun
 from stocktrade.core.instruments import parse_instruments
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Match
-from stocktrade.errors import Fenced, JournalBroken, LogDamaged, UsageError
+from stocktrade.errors import Fenced, JournalBroken, LogDamaged, Unavailable, UsageError
 from stocktrade.shard import history, snapshot
 from stocktrade.shard import owner as protocol
 from stocktrade.shard.journal import Head, InputLine, encode_batch
@@ -343,6 +345,93 @@ def test_an_owner_notices_that_somebody_else_continues_the_chain(log: Log) -> No
     with pytest.raises(Fenced, match="another owner"):
         owner.confirm()
     owner.abandon()
+
+
+def begun_later(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> Begun:
+    """From now on the owner's commits are done when the test says so, or when they are waited for."""
+    begun = Begun(owner._writer.commit)
+    monkeypatch.setattr(owner._writer, "begin_commit", begun.begin)
+    return begun
+
+
+def offered(log: Log, owner: Owner, *records: NewRecord) -> None:
+    log.append(records)
+    with closing(log.reader({(topic, 0): offset for topic, offset in owner.positions.items()})) as reader:
+        assert owner.offer(reader.poll())
+
+
+def ids(taken: list[protocol.Taken]) -> list[str]:
+    return [json.loads(each.record.value or b"")["order_id"] for each in taken]
+
+
+def test_inputs_gather_while_a_commit_is_under_way(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single order is committed at once; what comes before that is through goes into the next batch, together."""
+    owner = own(log)
+    begun = begun_later(owner, monkeypatch)
+    offered(log, owner, buy(1))
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 1)
+    for number in (2, 3):
+        offered(log, owner, buy(number))
+        assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 1)
+    assert (owner.is_waiting, owner.is_committing, owner.committed[topics.BUY_ORDERS]) == (True, True, 0)
+    begun.go_on()
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == (["b1"], 1)
+    assert owner.committed[topics.BUY_ORDERS] == 1
+    assert (ids(owner.settle()), owner.is_waiting, owner.is_committing) == (["b2", "b3"], False, False)
+    owner.confirm()
+    left = list(owner.exchange.capture().rows())
+    owner.abandon()
+    again = own(log)
+    assert list(again.exchange.capture().rows()) == left
+    again.abandon()
+
+
+def test_a_full_batch_is_begun_behind_a_commit_and_a_third_waits(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under load the next batch is ready when the one before is through; with too much behind it the owner waits."""
+    monkeypatch.setattr(protocol, "MAX_BATCH_INPUTS", 2)
+    monkeypatch.setattr(protocol, "MAX_WAITING", 3)
+    owner = own(log)
+    begun = begun_later(owner, monkeypatch)
+    offered(log, owner, *(buy(number) for number in range(7)))
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 1)
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 2)
+    # Three are still waiting: it goes on when the first commit is through, which is waited for.
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == (["b0", "b1"], 2)
+    assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 2)
+    assert ids(owner.close()) == ["b2", "b3", "b4", "b5"]
+
+
+def test_a_commit_that_failed_ends_the_owner_when_it_is_seen_to(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is ahead of the log then: nothing is told as committed, and a new owner finds what the journal says."""
+    owner = own(log)
+    begun = begun_later(owner, monkeypatch)
+    offered(log, owner, buy(1))
+    assert owner.commit_ready(UNBOUNDED) == []
+    owner._writer.close()
+    begun.go_on()
+    with pytest.raises(Unavailable, match="closed"):
+        owner.commit_ready(UNBOUNDED)
+    owner.abandon()
+    again = own(log)
+    assert (again.exchange.seq, again.committed[topics.BUY_ORDERS]) == (0, 0)
+    again.abandon()
+
+
+def test_a_snapshot_is_of_what_is_committed(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture is taken when no commit is under way; what was waited for is told, and its parts are written later."""
+    owner = own(log)
+    begun = begun_later(owner, monkeypatch)
+    offered(log, owner, buy(1), buy(2))
+    assert owner.commit_ready(UNBOUNDED) == []
+    assert ids(owner.begin_snapshot()) == ["b1", "b2"]
+    assert (owner.continue_snapshot(), owner.is_committing, len(begun)) == (True, True, 1)
+    assert (owner.continue_snapshot(), len(begun)) == (True, 1)
+    left = list(owner.exchange.capture().rows())
+    assert owner.close() == []
+    again = own(log)
+    assert list(again.exchange.capture().rows()) == left
+    assert (again.recovered.from_snapshot, again.recovered.inputs_replayed) == (True, 0)
+    again.abandon()
 
 
 def symbols_by_shard(partitions: int) -> dict[int, str]:

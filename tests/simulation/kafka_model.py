@@ -8,9 +8,11 @@ are told of their shards late, twice, or wrongly. Invariant: with all faults off
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
+from later import Begun
 from stocktrade.errors import Fenced, Unavailable, Unknown, UsageError
 from stocktrade.transport.base import (
     UNBOUNDED,
@@ -181,6 +183,15 @@ class SimulatedWriter(Writer):
         self.epoch = epoch
         self._log = log
         self._is_dead = False
+        self._begun = Begun(self.commit, self._may_go_on)
+
+    def _may_go_on(self) -> None:
+        if self._begun and self._log.cluster.chance.random() < 0.4:
+            self._begun.go_on()
+
+    def begin_commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> Future[list[Position]]:
+        """It goes on by chance when somebody looks, and at the latest when somebody waits."""
+        return self._begun.begin(records, anchor=anchor)
 
     def _check(self) -> None:
         cluster = self._log.cluster
@@ -227,6 +238,8 @@ class SimulatedWriter(Writer):
         return None
 
     def close(self) -> None:
+        if not self._is_dead:
+            self._may_go_on()  # what is on its way may still arrive
         self._is_dead = True
 
 

@@ -1,6 +1,7 @@
 """The exchange on a simulated log with Kafka's ugly parts: no seed has a finding, and each guard matters."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import pytest
 from kafka_model import SimulatedWriter
@@ -9,8 +10,7 @@ from simulation import simulate
 from stocktrade.errors import Unavailable
 from stocktrade.shard import owner as protocol
 from stocktrade.shard import repair
-from stocktrade.shard.journal import Head
-from stocktrade.shard.owner import Owner
+from stocktrade.shard.owner import Owner, Taken
 from stocktrade.transport import topics
 from stocktrade.transport.base import NewRecord, Position, Record
 
@@ -61,17 +61,18 @@ def believe_every_offset(patch: Patch) -> None:
 
 def go_on_after_a_failed_commit(patch: Patch) -> None:
     """A commit that fails is taken for one that did not."""
-    commit = Owner._commit
+    settled = Owner._settled
 
-    def careless(self: Owner, value: bytes, head: Head, outputs: Sequence[NewRecord]) -> None:
-        try:
-            commit(self, value, head, outputs)
-        except Unavailable:
-            self._unconfirmed.append((value, head))
-            self._head = head
-            self._writer._is_dead = False  # type: ignore[attr-defined]
+    def careless(self: Owner) -> list[Taken]:
+        for number, each in enumerate(self._under_way):
+            if each.commit.done() and isinstance(each.commit.exception(), Unavailable):
+                done: Future[list[Position]] = Future()
+                done.set_result([Position(topics.JOURNAL, self.shard, self._head_offset + 1)])
+                self._under_way[number] = each._replace(commit=done)
+                self._writer._is_dead = False  # type: ignore[attr-defined]
+        return settled(self)
 
-    patch.setattr(Owner, "_commit", careless)
+    patch.setattr(Owner, "_settled", careless)
 
 
 def do_not_repair(patch: Patch) -> None:

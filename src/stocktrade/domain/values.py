@@ -6,6 +6,7 @@ symbol as its sender wrote it exist only at the edges.
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, Literal, NewType
 
 Paise = NewType("Paise", int)
@@ -27,13 +28,15 @@ ALIASES: Final = {"SBI": "SBIN"}
 """Other names under which a symbol is known. A table, not a rule: a new line is a new version."""
 
 _SYMBOL = re.compile(r"(?:NSE:)?([A-Z0-9][A-Z0-9&-]{0,19})", re.IGNORECASE | re.ASCII)
+_MAX_SYMBOL_TEXT: Final = 24
 # Device names are refused because ids end up as file names in people's scripts.
 _IDENTIFIER = re.compile(
     r"(?!(?:CON|PRN|AUX|NUL|COM\d|LPT\d)\Z)[A-Z0-9_][A-Z0-9_.:@#+=&-]{0,63}", re.IGNORECASE | re.ASCII
 )
 # Grouping commas are accepted the Indian (1,00,885) and the western way (100,885).
 _RUPEES = re.compile(r"₹?\s?(\d{1,15}|\d{1,3}(?:,\d{2,3})*,\d{3})(\.\d{1,2})?", re.ASCII)
-_HUNDRED: Final = Decimal(100)
+_PAISA: Final = Decimal("0.01")
+_MAX_RUPEES: Final = Decimal(MAX_PRICE) / 100
 
 
 def canonical_symbol(text: str) -> str | None:
@@ -41,6 +44,11 @@ def canonical_symbol(text: str) -> str | None:
 
     `sbi`, `SBI`, `NSE:SBIN` and `SBIN` are all `SBIN`.
     """
+    return _canonical(text) if len(text) <= _MAX_SYMBOL_TEXT else None
+
+
+@lru_cache(maxsize=16_384)  # an exchange meets the same few over and over; longer texts are kept out of its memory
+def _canonical(text: str) -> str | None:
     match = _SYMBOL.fullmatch(text)
     if match is None:
         return None
@@ -64,25 +72,19 @@ def paise_from_rupees(rupees: Decimal | int) -> Paise:
     Raises:
         ValueError: not finite, more than two decimals, not positive, or above MAX_PRICE.
     """
-    value = Decimal(rupees)
-    # The exponent is looked at before any arithmetic: 1E+999999999 must not become an integer.
+    value = rupees if isinstance(rupees, Decimal) else Decimal(rupees)
+    # Compared before any arithmetic: 1E+999999999 must not become an integer.
     if not value.is_finite():
         raise ValueError("not a number")
     if value <= 0:
         raise ValueError("not above zero")
-    if value.adjusted() > 15:
+    if value > _MAX_RUPEES:
         raise ValueError("too large")
-    # Decimal arithmetic rounds to 28 digits and lets tiny numbers become 0, so long fractions are refused first.
-    _, digits, exponent = value.as_tuple()
-    if len(digits) > 28 or int(exponent) < -28:
+    # Rounding shows itself by a comparison, which is exact; arithmetic would round to 28 digits and hide it.
+    rounded = value.quantize(_PAISA)
+    if rounded != value:
         raise ValueError("more than two decimals")
-    paise = value * _HUNDRED
-    whole = int(paise)
-    if whole != paise:
-        raise ValueError("more than two decimals")
-    if whole > MAX_PRICE:
-        raise ValueError("too large")
-    return Paise(whole)
+    return Paise(int(rounded * 100))
 
 
 def paise_from_text(text: str) -> Paise:

@@ -68,7 +68,7 @@ def run(
                     cause="--once takes what is on the log by itself, and an exchange is running",
                     hint="let the running exchange do it, or stop it first",
                 )
-        node.close()
+        screen.show(node.close())
     except BaseException:
         node.abandon()
         raise

@@ -26,6 +26,11 @@ LOST_PATIENCE_S: Final = 30.0
 """How long a shard that was lost to another owner may stay without a new assignment. The group makes one within
 its session timeout when members come and go; without one, somebody trades outside of the group."""
 
+COMMITTING_POLL_S: Final = 0.002
+"""How long a poll waits for inputs while a commit is under way: what has gathered behind it is to go on soon."""
+
+POLL_RECORDS: Final = 2000
+
 HANGING_PATIENCE_S: Final = 60.0
 """How long an open transaction is waited for. The brokers end one of ours 15 s after it began and at their next
 look, 10 s later at most: what stays longer hangs."""
@@ -79,7 +84,6 @@ class Node:
         self._rules = rules
         self._outlasts_outages = outlasts_outages
         self._member = log.member(group, topics.INPUTS)
-        self._busy = False  # a snapshot is being written: do not wait for inputs in between
         self._trouble: StocktradeError | None = None
         self._retry_at = 0.0
         self._hanging_since: float | None = None
@@ -97,7 +101,8 @@ class Node:
             StocktradeError: a shard cannot be owned. Close the node.
         """
         try:
-            poll = self._member.poll(0.0 if self._busy else timeout_s)
+            committing = any(owner.is_committing for owner in self.owners.values())
+            poll = self._member.poll(min(timeout_s, COMMITTING_POLL_S) if committing else timeout_s, POLL_RECORDS)
         except Unavailable as error:
             self._tolerate(error)
             time.sleep(min(timeout_s, RETRY_S))  # or a poll that fails at once would be asked again at once
@@ -111,7 +116,6 @@ class Node:
             if record.partition in inputs:
                 inputs[record.partition].append(record)
         taken: list[Taken] = []
-        self._busy = False
         for shard, records in inputs.items():
             try:
                 whole = self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)
@@ -189,8 +193,8 @@ class Node:
             self._member.note_progress(owner.shard, owner.committed)
         owner.confirm()
         if owner.snapshot_due():
-            owner.begin_snapshot()
-        self._busy |= owner.continue_snapshot()
+            taken += owner.begin_snapshot()
+        owner.continue_snapshot()
         return True
 
     def backlog_ends(self) -> dict[TopicPartition, int]:
@@ -214,11 +218,10 @@ class Node:
                 return False
         return True
 
-    def close(self) -> None:
-        """Stop cleanly: each shard is left with a snapshot of where it stands."""
+    def close(self) -> Step:
+        """Stop cleanly: each shard is left with a snapshot of where it stands. What was under way is told."""
         try:
-            for owner in self.owners.values():
-                owner.close()
+            return Step([taken for owner in self.owners.values() for taken in owner.close()], [], {}, {})
         finally:
             self.abandon()
 

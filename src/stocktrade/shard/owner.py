@@ -2,15 +2,19 @@
 
 Start-up, crash recovery and take-over are one path.
 
-Invariant: what this process believes (books, ledger, positions) is what the journal says, or the object is thrown
-away. A commit that fails leaves memory ahead of the log, so every error in here ends the owner: make a new one,
-which recovers from the log, or stop.
+A commit is begun and seen to later (`Writer.begin_commit`): meanwhile the other shards of the process match, and what
+comes for this one is gathered. So a single order is committed at once, and a burst in large batches.
+
+Invariant: what this process believes (books, ledger, positions) is what the journal says once the commits that are
+under way are through, or the object is thrown away. A commit that fails leaves memory ahead of the log, so every error
+in here ends the owner: make a new one, which recovers from the log, or stop.
 """
 
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from hashlib import sha256
 from heapq import heappop, heappush
@@ -25,13 +29,22 @@ from stocktrade.shard import repair, snapshot
 from stocktrade.shard.history import Replica, replica_from_snapshot, snapshots_of, to_the_end
 from stocktrade.shard.journal import Head, InputLine, decode_entry, encode_batch, encode_owner, follows
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, NewRecord, Reader, Record, Writer
+from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record, Writer
 from stocktrade.transport.codec import Dead, decode_input, encode_facts, key_of_symbol
 from stocktrade.transport.partitioner import partition_for
 
-MAX_BATCH_INPUTS: Final = 500
+MAX_BATCH_INPUTS: Final = 1000
 MAX_BATCH_BYTES: Final = 384 * 1024
-"""Bounds of one journal entry. With escapes and the other fields it stays well below 1 MiB, a broker's limit."""
+"""Bounds of one journal entry. With escapes, which double a text at worst, it stays below 1 MiB, a broker's limit."""
+
+_LINE_BYTES: Final = 128
+"""What an entry says of an input beside its text, at most."""
+
+MAX_UNDER_WAY: Final = 2
+"""Batches of which the commits are begun at a time: one that is written, and a full one that is ready behind it."""
+
+MAX_WAITING: Final = 4 * MAX_BATCH_INPUTS
+"""Inputs that may wait to be matched. With more the owner waits for its commits, so a backlog stays on the log."""
 
 MERGE_WAIT_S: Final = 0.25
 """How long an input waits for an earlier one on the other topic before it is taken as it stands."""
@@ -51,6 +64,15 @@ class _Batch(NamedTuple):
 
     entry: JournalRecord
     outputs: list[NewRecord]
+
+
+class _UnderWay(NamedTuple):
+    """A batch whose commit is begun, and where the owner stands after it."""
+
+    commit: Future[list[Position]]
+    head: Head
+    next_offsets: dict[str, int]
+    taken: list["Taken"]
 
 
 class Taken(NamedTuple):
@@ -109,9 +131,9 @@ class Owner:
     # --- recover -------------------------------------------------------------------------------------------
 
     def _recover(self, rules: Rules, began: float) -> None:
-        self._head = Head()
-        self._head_offset = -1
-        self._snapshot_slices: Iterator[NewRecord] | None = None
+        self._under_way: deque[_UnderWay] = deque()
+        self._snapshot: Iterator[list[NewRecord]] | None = None
+        self._snapshot_commit: Future[list[Position]] | None = None
         self._last_batches: deque[_Batch] = deque(maxlen=repair.CHECKED_ENTRIES)
         anchored = self._anchored()
         replica = self._restore(rules)
@@ -132,7 +154,9 @@ class Owner:
         manifest = replica.manifest
         self.exchange = replica.exchange
         self.epoch = replica.epoch
+        # What is committed; and where the newest batch that was begun leads to.
         self._head, self._head_offset, self._next = replica.head, replica.offset, replica.next_offsets
+        self._last_head, self._last_next = self._head, self._next
         self._expected = dict(self._next)
         self._waiting: list[tuple[int, str, int, Record]] = []
         self._waiting_since: float | None = None
@@ -201,7 +225,8 @@ class Owner:
             owner=name,
             time_ms=time_ms,
         )
-        self._commit(value, head, rewritten)
+        self._begin(value, head, self._next, [], rewritten)
+        self.settle()
 
     # --- take ----------------------------------------------------------------------------------------------
 
@@ -228,7 +253,12 @@ class Owner:
     @property
     def is_waiting(self) -> bool:
         """Whether inputs were taken in that are not committed yet."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._under_way)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether a commit is under way."""
+        return bool(self._under_way) or self._snapshot_commit is not None
 
     def offer(self, records: Iterable[Record]) -> bool:
         """Take records of the shard's inputs in; they wait until `commit_ready`.
@@ -251,20 +281,52 @@ class Owner:
         return True
 
     def commit_ready(self, horizon: int) -> list[Taken]:
-        """Match and commit the inputs that nothing earlier can precede any more, one batch at most.
+        """Match the inputs that nothing earlier can precede any more and begin their commit, one batch at most.
 
         `horizon` is the poll's: inputs that arrived before it are taken in the order of (arrival, topic, offset).
-        Later ones wait, at most MERGE_WAIT_S, for a possible earlier one of the other topic.
+        Later ones wait, at most MERGE_WAIT_S, for a possible earlier one of the other topic. While a commit is under
+        way inputs gather, until there is a full batch of them.
+
+        Returns:
+            What has been committed since the last call.
 
         Raises:
             Fenced, Unavailable: nothing of the batch counts; this owner is finished.
         """
         horizon = self._extended(horizon)
+        taken = self._settled()
+        if len(self._under_way) == MAX_UNDER_WAY and len(self._waiting) >= MAX_WAITING:
+            self._under_way[0].commit.exception()  # waits; what became of it comes next
+            taken += self._settled()
+        full = len(self._waiting) >= MAX_BATCH_INPUTS
+        if not self._under_way or (full and len(self._under_way) < MAX_UNDER_WAY):
+            self._begin_batch(horizon)
+            taken += self._settled()
+        return taken
+
+    def settle(self) -> list[Taken]:
+        """Wait until no batch's commit is under way any more; see `commit_ready`."""
+        for each in self._under_way:
+            each.commit.exception()
+        return self._settled()
+
+    def _settled(self) -> list[Taken]:
+        taken: list[Taken] = []
+        while self._under_way and self._under_way[0].commit.done():
+            done = self._under_way.popleft()
+            positions = done.commit.result()
+            hit("owner.committed")
+            self._head, self._head_offset, self._next = done.head, positions[0].offset, done.next_offsets
+            self._since_snapshot += len(done.taken)
+            taken += done.taken
+        return taken
+
+    def _begin_batch(self, horizon: int) -> None:
         taken: list[Taken] = []
         lines: list[InputLine] = []
         outputs: list[NewRecord] = []
         others: list[NewRecord] = []
-        next_offsets = dict(self._next)
+        next_offsets = dict(self._last_next)
         first_seq = self.exchange.seq + 1
         size = 0
         waiting = self._waiting
@@ -274,6 +336,7 @@ class Owner:
             value = record.value or b""
             decoded = _decoded(record)
             at = (record.topic, record.offset, record.time_ms)
+            size += _LINE_BYTES
             if isinstance(decoded, Dead):
                 lines.append(InputLine(*at, "dead", None, sha256(value).hexdigest(), decoded.reason))
                 others.append(_dead_letter(record, decoded))
@@ -291,10 +354,10 @@ class Owner:
             taken.append(Taken(record, facts))
             size += len(value)
         if not lines:
-            return taken
+            return
         entry, head = encode_batch(
             shard=self.shard,
-            head=self._head,
+            head=self._last_head,
             epoch=self.epoch,
             rules=self.exchange.rules.name,
             first_seq=first_seq,
@@ -302,10 +365,7 @@ class Owner:
             inputs=lines,
             outputs=outputs,
         )
-        self._commit(entry, head, [*outputs, *others])
-        self._next = next_offsets
-        self._since_snapshot += len(lines)
-        return taken
+        self._begin(entry, head, next_offsets, taken, [*outputs, *others])
 
     def _extended(self, horizon: int) -> int:
         """The horizon, or none at all once the first waiting input has waited long enough."""
@@ -324,15 +384,20 @@ class Owner:
         # A malformed symbol has no home; it is refused where it was met.
         return partition_for(key_of_symbol(symbol), self._partitions) if symbol else self.shard
 
-    def _commit(self, value: bytes, head: Head, outputs: Sequence[NewRecord]) -> None:
+    def _begin(
+        self,
+        value: bytes,
+        head: Head,
+        next_offsets: dict[str, int],
+        taken: list[Taken],
+        outputs: Sequence[NewRecord],
+    ) -> None:
         hit("owner.commit")
         entry = NewRecord(topics.JOURNAL, str(self.shard).encode(), value, self.shard)
-        anchor = json.dumps(head._asdict()).encode()
-        positions = self._writer.commit([entry, *outputs], anchor=anchor)
-        hit("owner.committed")
+        commit = self._writer.begin_commit([entry, *outputs], anchor=json.dumps(head._asdict()).encode())
+        self._under_way.append(_UnderWay(commit, head, next_offsets, taken))
         self._unconfirmed.append((value, head))
-        self._head = head
-        self._head_offset = positions[0].offset
+        self._last_head, self._last_next = head, next_offsets
 
     def confirm(self) -> None:
         """Read the own journal back: an owner that another one has replaced notices, even when it is idle.
@@ -357,16 +422,24 @@ class Owner:
 
     def snapshot_due(self) -> bool:
         """Whether enough happened since the last snapshot to write one."""
-        if self._snapshot_slices is not None or not self._since_snapshot:
+        if self._snapshot is not None or not self._since_snapshot:
             return False
         waited = time.monotonic() - self._snapshot_at
         return self._since_snapshot >= SNAPSHOT_EVERY_INPUTS or waited >= SNAPSHOT_EVERY_S
 
-    def begin_snapshot(self) -> None:
-        """Take the picture that `continue_snapshot` then writes; trading goes on in between."""
-        self._snapshot_slices = self._slices()
+    def begin_snapshot(self) -> list[Taken]:
+        """Take the picture that `continue_snapshot` then writes; trading goes on in between.
+
+        A picture is of what is committed, so the commits under way are waited for.
+
+        Returns:
+            What they committed.
+        """
+        taken = self.settle()
         self._since_snapshot = 0
         self._snapshot_at = time.monotonic()
+        self._snapshot = self._snapshot_commits(self._slices())
+        return taken
 
     def _slices(self) -> Iterator[NewRecord]:
         capture = self.exchange.capture()
@@ -392,34 +465,55 @@ class Owner:
         # `capture` has run by now, so the picture is of this entry; only the encoding is left for later.
         return snapshot.encode_parts(capture.rows(), entry=head.entry, shard=self.shard, manifest=manifest)
 
+    def _snapshot_commits(self, slices: Iterator[NewRecord]) -> Iterator[list[NewRecord]]:
+        """What is committed one after the other: the parts, and then what takes the expired snapshots away."""
+        for part in slices:
+            hit("owner.snapshot")
+            yield [part]
+        expired, self._manifests = self._manifests[SNAPSHOTS_KEPT:], self._manifests[:SNAPSHOTS_KEPT]
+        for manifest in expired:
+            yield snapshot.tombstones(manifest)
+
     def continue_snapshot(self) -> bool:
-        """Write one part of the snapshot that was begun; True while there is more to write."""
-        if self._snapshot_slices is None:
+        """Begin to write the next part of the snapshot, if the one before is written; True while there is more to do.
+
+        Raises:
+            Fenced, Unavailable: as `commit_ready`.
+        """
+        if self._snapshot is None or (self._snapshot_commit is not None and not self._snapshot_commit.done()):
+            return self._snapshot is not None
+        if self._snapshot_commit is not None:
+            self._snapshot_commit.result()
+            self._snapshot_commit = None
+        records = next(self._snapshot, None)
+        if records is None:
+            self._snapshot = None
             return False
-        part = next(self._snapshot_slices, None)
-        if part is None:
-            self._snapshot_slices = None
-            expired, self._manifests = self._manifests[SNAPSHOTS_KEPT:], self._manifests[:SNAPSHOTS_KEPT]
-            for manifest in expired:
-                self._writer.commit(snapshot.tombstones(manifest))
-            return False
-        hit("owner.snapshot")
-        self._writer.commit([part])
+        self._snapshot_commit = self._writer.begin_commit(records)
         return True
 
     # --- stop ----------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Stop cleanly: a snapshot of what happened since the last one, then give the shard up."""
+    def close(self) -> list[Taken]:
+        """Stop cleanly: a snapshot of what happened since the last one, then give the shard up.
+
+        Returns:
+            What was committed since `commit_ready` was called.
+        """
         try:
-            while self.continue_snapshot():
-                pass
+            taken = self.settle()
+            self._finish_snapshot()
             if self._since_snapshot:
                 self.begin_snapshot()
-                while self.continue_snapshot():
-                    pass
+                self._finish_snapshot()
+            return taken
         finally:
             self.abandon()
+
+    def _finish_snapshot(self) -> None:
+        while self.continue_snapshot():
+            if self._snapshot_commit is not None:
+                self._snapshot_commit.result()
 
     def abandon(self) -> None:
         """Give the shard up at once; whoever comes next recovers it."""

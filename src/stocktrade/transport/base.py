@@ -15,6 +15,7 @@ happened). `Fenced`: a newer owner has the shard, stop owning it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
 
@@ -152,6 +153,19 @@ class Writer(ABC):
             Fenced: a later claim owns the shard; nothing was written.
             Unavailable: nothing was written (`Unknown`: it may have been). The writer is of no further use.
         """
+
+    def begin_commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> Future[list[Position]]:
+        """Begin a commit whose end is waited for later; what `commit` returns or raises is in the future.
+
+        Commits of one writer are done one after the other, in the order in which they were begun; once one failed,
+        those behind it fail, too. A log that has nothing to wait for, as here, does it at once.
+        """
+        done: Future[list[Position]] = Future()
+        try:
+            done.set_result(self.commit(records, anchor=anchor))
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result is to see it
+            done.set_exception(error)
+        return done
 
     @abstractmethod
     def anchor(self) -> bytes | None:

@@ -20,11 +20,14 @@ import itertools
 import os
 import re
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from heapq import merge
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from kafka import TopicPartition as Place
@@ -170,6 +173,7 @@ class KafkaLog(Log):
         self._prefix = prefix
         self._appender: Appender | None = None
         self._outputs: set[str] = set()
+        self._known: dict[str, tuple[str, int]] = {}  # its name on the cluster and its partitions, which never change
         self._opened: list[_Opened] = []
 
     def about(self) -> str:
@@ -202,11 +206,11 @@ class KafkaLog(Log):
         """See `Log.append`. A producer that failed once is thrown away: the next call has a new one."""
         if not records:
             return []
-        placed = self._placed(records)
+        placed = self.placed(records)
         if self._appender is None:
             self._appender = self._client.appender()
         try:
-            return self._positions(placed, self._appender.append(placed))
+            return positions(placed, self._appender.append(placed))
         except BaseException:
             self._drop_appender()
             raise
@@ -275,10 +279,26 @@ class KafkaLog(Log):
 
     # --- for what was opened through this log --------------------------------------------------------------
 
-    def commit(self, transactions: Transactions, records: Sequence[NewRecord]) -> list[Position]:
-        """Commit for a writer."""
-        placed = self._placed(records)
-        return self._positions(placed, transactions.commit(placed))
+    def placed(self, records: Sequence[NewRecord]) -> list[Placed]:
+        """The records with their topics and partitions on the cluster.
+
+        Raises:
+            UsageError: one of them goes where there is no topic or no partition.
+        """
+        placed = []
+        for record in records:
+            topic, key, _, partition, _, _ = record
+            name, count = self._known.get(topic) or self._know(topic)
+            if partition is None:
+                partition = 0 if key is None else partition_for(key, count)
+            elif not 0 <= partition < count:
+                raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
+            placed.append((record, name, partition))
+        return placed
+
+    def _know(self, topic: str) -> tuple[str, int]:
+        known = self._known[topic] = (self._prefix + topic, self._count(topic))
+        return known
 
     def forget(self, opened: _Opened) -> None:
         """Something that was opened is closed."""
@@ -304,23 +324,6 @@ class KafkaLog(Log):
         if not 0 <= partition < count:
             raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
         return Place(self._prefix + topic, partition)
-
-    def _placed(self, records: Sequence[NewRecord]) -> list[Placed]:
-        """The records with their topics and partitions on the cluster."""
-        placed = []
-        for record in records:
-            partition = record.partition
-            if partition is None:
-                partition = 0 if record.key is None else partition_for(record.key, self._count(record.topic))
-            placed.append((record, *self._place(record.topic, partition)))
-        return placed
-
-    @staticmethod
-    def _positions(placed: Sequence[Placed], offsets: Sequence[int]) -> list[Position]:
-        return [
-            Position(record.topic, partition, offset)
-            for (record, _, partition), offset in zip(placed, offsets, strict=True)
-        ]
 
     def _check_resolved(self, shard: int, topics: Collection[str]) -> None:
         """No transaction may be open on what the shard writes, or its readers would stand still.
@@ -446,18 +449,35 @@ class KafkaWriter(_Opened, Writer):
         self.epoch = transactions.epoch
         self._log = log
         self._transactions = transactions
+        self._begun: SimpleQueue[tuple[Future[list[Position]], list[Placed]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> list[Position]:
         """See `Writer.commit`. Readers see it a moment after this returns, when the brokers wrote its end.
 
         An anchor is not kept: what a quorum of brokers took is not lost by one of them.
         """
+        return self.begin_commit(records, anchor=anchor).result()
+
+    def begin_commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> Future[list[Position]]:
+        """See `Writer.begin_commit`."""
         del anchor
-        try:
-            return self._log.commit(self._transactions, records)
-        except StocktradeError:
-            self._transactions.close()
-            raise
+        commit: Future[list[Position]] = Future()
+        self._begun.put((commit, self._log.placed(records)))
+        if self._thread is None:
+            # A commit that a broker does not answer must not keep the process from ending.
+            self._thread = threading.Thread(target=self._commit_all, name=f"commits-{self.shard}", daemon=True)
+            self._thread.start()
+        return commit
+
+    def _commit_all(self) -> None:
+        while (begun := self._begun.get()) is not None:
+            commit, placed = begun
+            try:
+                commit.set_result(positions(placed, self._transactions.commit(placed)))
+            except BaseException as error:  # noqa: BLE001 - whoever asks for the result is to see it
+                self._transactions.close()
+                commit.set_exception(error)
 
     def anchor(self) -> bytes | None:
         """See `Writer.anchor`: none."""
@@ -466,7 +486,16 @@ class KafkaWriter(_Opened, Writer):
     def close(self) -> None:
         """See `Writer.close`."""
         if self._first_close():
+            self._begun.put(None)
             self._transactions.close()
+
+
+def positions(placed: Sequence[Placed], offsets: Sequence[int]) -> list[Position]:
+    """Where records came to stand."""
+    return [
+        Position(record.topic, partition, offset)
+        for (record, _, partition), offset in zip(placed, offsets, strict=True)
+    ]
 
 
 class _Input:
@@ -490,10 +519,14 @@ class _Input:
             self.position = record.offset + 1
             self.reached = max(self.reached, record.arrival)
 
-    def pop(self) -> Record:
-        record = self.waiting.popleft()
-        self.waiting_bytes -= len(record.value or b"") + 100
-        return record
+    def pop_before(self, arrival: int, place: Place, most: int) -> list[Record]:
+        """What waits up to where another input goes first, whose head came at `arrival`."""
+        last = arrival if self.place < place else arrival - 1
+        popped: list[Record] = []
+        while self.waiting and len(popped) < most and self.waiting[0].arrival <= last:
+            popped.append(self.waiting.popleft())
+        self.waiting_bytes -= sum([len(record.value or b"") + 100 for record in popped])
+        return popped
 
     @property
     def horizon(self) -> int:
@@ -699,11 +732,13 @@ class KafkaMember(_Opened, Member):
         self._turn += 1
         for i in range(len(shards)):
             inputs = self._inputs[shards[(i + self._turn) % len(shards)]]
-            while len(records) < max_records:
-                heads = [each for each in inputs if each.waiting]
-                if not heads:
-                    break
-                records.append(min(heads, key=lambda each: (each.waiting[0].arrival, each.place)).pop())
+            while len(records) < max_records and any(each.waiting for each in inputs):
+                # The one that is first, as long as it is.
+                first, *others = sorted(
+                    (each for each in inputs if each.waiting), key=lambda each: (each.waiting[0].arrival, each.place)
+                )
+                until = (others[0].waiting[0].arrival, others[0].place) if others else (UNBOUNDED + 1, first.place)
+                records += first.pop_before(*until, max_records - len(records))
         return records
 
     def _held_back(self) -> dict[TopicPartition, float]:

@@ -12,6 +12,7 @@ Invariant: a producer that failed once, or lost a connection, commits nothing mo
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -27,7 +28,7 @@ from kafka.errors import KafkaError
 from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.failpoints import hit
-from stocktrade.transport.base import NewRecord, Record
+from stocktrade.transport.base import Record
 from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
@@ -308,43 +309,43 @@ class _Batch:
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer
-        self.offsets: list[int] = []
-        self.sent = self.heard_of = 0
+        self._offsets: dict[tuple[str, int], deque[int]] = {}
+        self._placed: Sequence[Placed] = ()
+        self.sent = self._written = 0
         self.errors: list[KafkaError] = []
 
     def send(self, placed: Sequence[Placed], deadline: float) -> None:
         """Hand all of them over."""
-        self.offsets = [-1] * len(placed)
-        for number, (record, topic, partition) in enumerate(placed):
+        self._placed = placed
+        produce = self._producer.produce
+        notes: dict[tuple[str, int], Callable[[Any, Any], None]] = {}
+        for (_, key, value, _, time_ms, headers), topic, partition in placed:
+            # One for each partition: it tells what it wrote in the order in which that was sent.
+            note = notes.get((topic, partition))
+            if note is None:
+                note = notes[topic, partition] = self._note(topic, partition)
             while True:
                 try:
-                    self._produce(record, topic, partition, self._note(number))
+                    if headers:
+                        produce(topic, value, key, partition, note, timestamp=time_ms or 0, headers=list(headers))
+                    else:
+                        produce(topic, value, key, partition, note, timestamp=time_ms or 0)
                     self.sent += 1
                     break
                 except BufferError:  # its queue is full: let some of it go
                     if time.monotonic() >= deadline:
                         raise kafka_errors.KafkaTimeoutError("the producer's queue stays full") from None
                     self._producer.poll(0.01)
+                except KafkaException as error:
+                    raise _exception(error) from error
 
-    def _produce(self, record: NewRecord, topic: str, partition: int, note: Callable[[Any, Any], None]) -> None:
-        try:
-            self._producer.produce(
-                topic,
-                record.value,
-                record.key,
-                partition,
-                note,
-                timestamp=record.time_ms or 0,
-                headers=list(record.headers) or None,
-            )
-        except KafkaException as error:
-            raise _exception(error) from error
+    def _note(self, topic: str, partition: int) -> Callable[[Any, Any], None]:
+        offsets = self._offsets[topic, partition] = deque()
 
-    def _note(self, number: int) -> Callable[[Any, Any], None]:
         def note(error: Any, message: Any) -> None:
-            self.heard_of += 1
             if error is None:
-                self.offsets[number] = message.offset()
+                self._written += 1
+                offsets.append(message.offset())
             else:
                 self.errors.append(_exception(error))
 
@@ -353,14 +354,14 @@ class _Batch:
     def written(self, deadline: float) -> list[int]:
         """Wait until all of them are written; their offsets. Raises what became of the first that was not."""
         # Not by `flush`: what it calls back to does not get over a producer that was fenced meanwhile.
-        while self.heard_of < self.sent and not self.errors:
+        while self._written < self.sent and not self.errors:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise kafka_errors.KafkaTimeoutError("a record was not confirmed in time")
             self._producer.poll(min(left_s, _SLICE_S))
         if self.errors:
             raise self.errors[0]
-        return self.offsets
+        return [self._offsets[topic, partition].popleft() for _, topic, partition in self._placed]
 
 
 def _purge(producer: Any) -> None:
