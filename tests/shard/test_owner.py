@@ -418,7 +418,7 @@ def test_a_commit_that_failed_ends_the_owner_when_it_is_seen_to(log: Log, monkey
 
 
 def test_a_snapshot_is_of_what_is_committed(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture is taken when no commit is under way; what was waited for is told, and its parts are written later."""
+    """The picture is taken when no commit is under way; what was waited for is told; its parts are written later."""
     owner = own(log)
     begun = begun_later(owner, monkeypatch)
     offered(log, owner, buy(1), buy(2))

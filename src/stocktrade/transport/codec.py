@@ -414,59 +414,45 @@ def _encode_match(said: Match, shard: int, time_ms: int) -> list[NewRecord]:
     trade = trade_id(shard, seq, number)
     price, amount = decimal_rupees(at), decimal_rupees(at * shares)
     about = f"stocks @ {rupees_in_text(at)}"
+    buyer_key, seller_key = buyer.encode(), seller.encode()
+    text = (
+        f'{{"trade_id":"{trade}","stock_symbol":"{symbol}","quantity":{shares},"price_per_unit":{price},'
+        f'"amount":{amount},"buyer":"{buyer}","buy_order_id":"{buy_id}","seller":"{seller}",'
+        f'"sell_order_id":"{sell_id}","maker":"{maker}","shard":{shard},"seq":{seq}}}'
+    )
+    bought = (
+        f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
+        f'"to_entity":"{buyer}","stock_symbol":"{buy_symbol}","quantity":{shares},"order_id":"{buy_id}",'
+        f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}'
+    )
+    paid = (
+        f'{{"movement_id":"{leg_id(trade, "FUNDS", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
+        f'"to_entity":"{buyer}","amount":{amount},"order_id":"{buy_id}",'
+        f'"description":"Payment for {shares} {buy_symbol} {about}",'
+        f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}'
+    )
+    sold = (
+        f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
+        f'"to_entity":"{seller}","stock_symbol":"{sell_symbol}","quantity":{shares},"order_id":"{sell_id}",'
+        f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}'
+    )
+    received = (
+        f'{{"movement_id":"{leg_id(trade, "FUNDS", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
+        f'"to_entity":"{seller}","amount":{amount},"order_id":"{sell_id}",'
+        f'"description":"Proceeds of {shares} {sell_symbol} {about}",'
+        f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}'
+    )
     return [
-        _record(
-            topics.TRADES,
-            symbol,
-            f'{{"trade_id":"{trade}","stock_symbol":"{symbol}","quantity":{shares},"price_per_unit":{price},'
-            f'"amount":{amount},"buyer":"{buyer}","buy_order_id":"{buy_id}","seller":"{seller}",'
-            f'"sell_order_id":"{sell_id}","maker":"{maker}","shard":{shard},"seq":{seq}}}',
-            shard,
-            time_ms,
-        ),
-        _record(
-            topics.DEMAT_TRANSFERS,
-            buyer,
-            f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
-            f'"to_entity":"{buyer}","stock_symbol":"{buy_symbol}","quantity":{shares},"order_id":"{buy_id}",'
-            f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}',
-            shard,
-            time_ms,
-        ),
-        _record(
-            topics.CASH_MOVEMENTS,
-            buyer,
-            f'{{"movement_id":"{leg_id(trade, "FUNDS", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
-            f'"to_entity":"{buyer}","amount":{amount},"order_id":"{buy_id}",'
-            f'"description":"Payment for {shares} {buy_symbol} {about}",'
-            f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}',
-            shard,
-            time_ms,
-        ),
-        _record(
-            topics.DEMAT_TRANSFERS,
-            seller,
-            f'{{"transfer_id":"{leg_id(trade, "SECURITIES", "DEBIT")}","from_entity":"{CLEARING_HOUSE}",'
-            f'"to_entity":"{seller}","stock_symbol":"{sell_symbol}","quantity":{shares},"order_id":"{sell_id}",'
-            f'"direction":"DEBIT","trade_id":"{trade}","seq":{seq}}}',
-            shard,
-            time_ms,
-        ),
-        _record(
-            topics.CASH_MOVEMENTS,
-            seller,
-            f'{{"movement_id":"{leg_id(trade, "FUNDS", "CREDIT")}","from_entity":"{CLEARING_HOUSE}",'
-            f'"to_entity":"{seller}","amount":{amount},"order_id":"{sell_id}",'
-            f'"description":"Proceeds of {shares} {sell_symbol} {about}",'
-            f'"direction":"CREDIT","trade_id":"{trade}","seq":{seq}}}',
-            shard,
-            time_ms,
-        ),
+        fact(NewRecord, (topics.TRADES, symbol.encode(), text.encode(), shard, time_ms, ())),
+        fact(NewRecord, (topics.DEMAT_TRANSFERS, buyer_key, bought.encode(), shard, time_ms, ())),
+        fact(NewRecord, (topics.CASH_MOVEMENTS, buyer_key, paid.encode(), shard, time_ms, ())),
+        fact(NewRecord, (topics.DEMAT_TRANSFERS, seller_key, sold.encode(), shard, time_ms, ())),
+        fact(NewRecord, (topics.CASH_MOVEMENTS, seller_key, received.encode(), shard, time_ms, ())),
     ]
 
 
-def _record(topic: str, key: str, text: str, shard: int, time_ms: int) -> NewRecord:
-    return fact(NewRecord, (topic, key.encode(), text.encode(), shard, time_ms, ()))
+def _event(participant: str, text: str, shard: int, time_ms: int) -> NewRecord:
+    return fact(NewRecord, (topics.ORDER_EVENTS, participant.encode(), text.encode(), shard, time_ms, ()))
 
 
 def encode_facts(facts: Iterable[Fact], shard: int, source: str, time_ms: int) -> list[NewRecord]:
@@ -480,8 +466,8 @@ def encode_facts(facts: Iterable[Fact], shard: int, source: str, time_ms: int) -
             records += _encode_match(said, shard, time_ms)
         elif isinstance(said, Outcome):
             text = _encode_outcome(said, shard, source)
-            records.append(_record(topics.ORDER_EVENTS, said.participant, text, shard, time_ms))
+            records.append(_event(said.participant, text, shard, time_ms))
         elif isinstance(said, Cancellation):
             text = _encode_cancellation(said, shard, source)
-            records.append(_record(topics.ORDER_EVENTS, said.participant, text, shard, time_ms))
+            records.append(_event(said.participant, text, shard, time_ms))
     return records

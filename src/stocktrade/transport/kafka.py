@@ -463,21 +463,32 @@ class KafkaWriter(_Opened, Writer):
         """See `Writer.begin_commit`."""
         del anchor
         commit: Future[list[Position]] = Future()
-        self._begun.put((commit, self._log.placed(records)))
+        try:
+            placed = self._log.placed(records)
+        except StocktradeError as error:
+            self._transactions.close()
+            commit.set_exception(error)
+            return commit
+        if self._closed:
+            self._do(commit, placed)
+            return commit
+        self._begun.put((commit, placed))
         if self._thread is None:
             # A commit that a broker does not answer must not keep the process from ending.
-            self._thread = threading.Thread(target=self._commit_all, name=f"commits-{self.shard}", daemon=True)
+            self._thread = threading.Thread(target=self._do_all, name=f"commits-{self.shard}", daemon=True)
             self._thread.start()
         return commit
 
-    def _commit_all(self) -> None:
+    def _do_all(self) -> None:
         while (begun := self._begun.get()) is not None:
-            commit, placed = begun
-            try:
-                commit.set_result(positions(placed, self._transactions.commit(placed)))
-            except BaseException as error:  # noqa: BLE001 - whoever asks for the result is to see it
-                self._transactions.close()
-                commit.set_exception(error)
+            self._do(*begun)
+
+    def _do(self, commit: Future[list[Position]], placed: list[Placed]) -> None:
+        try:
+            commit.set_result(positions(placed, self._transactions.commit(placed)))
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result is to see it
+            self._transactions.close()
+            commit.set_exception(error)
 
     def anchor(self) -> bytes | None:
         """See `Writer.anchor`: none."""

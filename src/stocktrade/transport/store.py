@@ -78,11 +78,14 @@ class Store:
         rows = []
         replacing = []
         positions = []
-        for record in records:
-            topic = self.topic(record.topic)
-            partition = record.partition
+        known: dict[str, _Topic] = {}
+        for name, key, value, chosen, time_ms, headers in records:
+            topic = known.get(name)
+            if topic is None:
+                topic = known[name] = self.topic(name)
+            partition = chosen
             if partition is None:
-                partition = 0 if record.key is None else partition_for(record.key, self.partitions)
+                partition = 0 if key is None else partition_for(key, self.partitions)
             at = (topic.id, partition)
             offset = heads.get(at)
             if offset is None:
@@ -91,14 +94,13 @@ class Store:
                 offset = 0 if found is None else whole_number(found[0])
             heads[at] = offset + 1
             arrival += 1
-            time_ms = now_ms if topic.append_time or record.time_ms is None else record.time_ms
-            headers = _pack(record.headers) if record.headers else None
-            rows.append((arrival, *at, offset, time_ms, record.key, record.value, headers))
-            positions.append(Position(record.topic, partition, offset))
+            kept_ms = now_ms if topic.append_time or time_ms is None else time_ms
+            rows.append((arrival, *at, offset, kept_ms, key, value, _pack(headers) if headers else None))
+            positions.append(Position(name, partition, offset))
             if topic.compacted:
-                if record.key is None:
-                    raise UsageError(f"a record of {record.topic} needs a key: the topic is compacted")
-                replacing.append((*at, record.key, arrival))
+                if key is None:
+                    raise UsageError(f"a record of {name} needs a key: the topic is compacted")
+                replacing.append((*at, key, arrival))
         middle = len(rows) // 2
         try:
             db.executemany(_INSERT, rows[:middle])
