@@ -223,6 +223,36 @@ class LogContract:
                 writer.commit([NewRecord(topic, None, b"after", 0)])
             assert values(read_to_end(reader)) == [b"before", b"after"]
 
+    def test_commits_begun_together_are_done_in_their_order(self, open_log: OpenLog) -> None:
+        """Nobody waits between them; each is whole, at the places that it names, and after the ones before it."""
+        with open_log() as log, owning(log) as writer:
+            a, b = make_topic(log), make_topic(log)
+            begun = [
+                writer.begin_commit([NewRecord(topic, None, b"%d" % number, 0) for topic in (a, b, a)])
+                for number in range(6)
+            ]
+            places = [place for commit in begun for place in commit.result()]
+            for topic, times in ((a, 2), (b, 1)):
+                records = read_to_end(log.reader({(topic, 0): 0}))
+                assert values(records) == [b"%d" % number for number in range(6) for _ in range(times)]
+                assert [record.position for record in records] == [place for place in places if place.topic == topic]
+
+    def test_commits_begun_behind_one_that_fails_fail_too(self, open_log: OpenLog) -> None:
+        """Whoever begins several has memory ahead of the log: after a failure nothing of it may come to be."""
+        with open_log() as log:
+            topic = make_topic(log)
+            with owning(log) as writer:
+                impossible = NewRecord(topic, None, b"no such partition", log.partitions())
+                begun = [
+                    writer.begin_commit([NewRecord(topic, None, value, 0), *more])
+                    for value, more in ((b"before", []), (b"failed", [impossible]), (b"behind", []))
+                ]
+                assert len(begun[0].result()) == 1
+                for commit in begun[1:]:
+                    with pytest.raises(StocktradeError):
+                        commit.result()
+            assert values(read_to_end(log.reader({(topic, 0): 0}))) == [b"before"]
+
     def test_no_torn_commit(self, open_log: OpenLog) -> None:
         """Who has seen one record of a commit can read all of them."""
         with open_log() as log:

@@ -449,7 +449,7 @@ class KafkaWriter(_Opened, Writer):
         self.epoch = transactions.epoch
         self._log = log
         self._transactions = transactions
-        self._begun: SimpleQueue[tuple[Future[list[Position]], list[Placed]] | None] = SimpleQueue()
+        self._begun: SimpleQueue[tuple[Future[list[Position]], Sequence[NewRecord]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def commit(self, records: Sequence[NewRecord], *, anchor: bytes | None = None) -> list[Position]:
@@ -463,16 +463,10 @@ class KafkaWriter(_Opened, Writer):
         """See `Writer.begin_commit`."""
         del anchor
         commit: Future[list[Position]] = Future()
-        try:
-            placed = self._log.placed(records)
-        except StocktradeError as error:
-            self._transactions.close()
-            commit.set_exception(error)
-            return commit
         if self._closed:
-            self._do(commit, placed)
+            self._do(commit, records)
             return commit
-        self._begun.put((commit, placed))
+        self._begun.put((commit, records))
         if self._thread is None:
             # A commit that a broker does not answer must not keep the process from ending.
             self._thread = threading.Thread(target=self._do_all, name=f"commits-{self.shard}", daemon=True)
@@ -483,8 +477,9 @@ class KafkaWriter(_Opened, Writer):
         while (begun := self._begun.get()) is not None:
             self._do(*begun)
 
-    def _do(self, commit: Future[list[Position]], placed: list[Placed]) -> None:
+    def _do(self, commit: Future[list[Position]], records: Sequence[NewRecord]) -> None:
         try:
+            placed = self._log.placed(records)
             commit.set_result(positions(placed, self._transactions.commit(placed)))
         except BaseException as error:  # noqa: BLE001 - whoever asks for the result is to see it
             self._transactions.close()
