@@ -30,11 +30,11 @@ from typing import Any, Final, TypeVar
 from kafka import TopicPartition as Place
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError
+from kafka.errors import GroupIdNotFoundError, KafkaError, NonEmptyGroupError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
-from stocktrade.errors import Hanging, LogDamaged, StocktradeError, UsageError
+from stocktrade.errors import Hanging, LogDamaged, StocktradeError, Unavailable, UsageError
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from stocktrade.transport import topics as names
 from stocktrade.transport.base import (
@@ -69,6 +69,7 @@ END_PATIENCE_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 0.5
 _WAITING_FOR_EVERY_S: Final = 2.0
 _SLICE_S: Final = 0.1
+_REMOVE_WITHIN_S: Final = 10.0
 _LOOK_WITHIN_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 1.0
 _METADATA_WITHIN_S: Final = 2.0
@@ -264,6 +265,32 @@ class KafkaLog(Log):
                 for topic in assignment["assigned_partitions"]:
                     owners.update(dict.fromkeys(owners.keys() & set(topic["partitions"]), name))
         return owners
+
+    def remove(self, groups: Collection[str]) -> None:
+        """Delete the topics of a log with a prefix, and these of its groups; see `transport.remove`."""
+        if not self._prefix:
+            raise ValueError("only an exchange with a prefix of its own is ever deleted")
+        admin = self._connection.admin
+        deadline = time.monotonic() + _REMOVE_WITHIN_S
+        for group in [self._prefix + group for group in groups]:
+            while True:
+                # Whoever was killed would be waited for until its session times out.
+                members = self._connection.ask(
+                    f"the members of {group} are not known", lambda group=group: admin.describe_groups([group])
+                )[group]["members"]
+                if members:
+                    gone = [MemberToRemove(member_id=member["member_id"]) for member in members]
+                    with suppress(KafkaError):
+                        admin.remove_group_members(group, gone)
+                answer = self._connection.ask(
+                    f"{group} cannot be deleted", lambda group=group: admin.delete_groups([group])
+                )[group]
+                if answer in ("OK", GroupIdNotFoundError.__name__):
+                    break
+                if answer != NonEmptyGroupError.__name__ or time.monotonic() >= deadline:
+                    raise Unavailable(f"the group {group} cannot be deleted", cause=answer, hint="delete it by hand: kafka-groups.sh")
+                time.sleep(_SLICE_S)
+        self._topics.remove([self._prefix + spec.name for spec in names.SPECS])
 
     def close(self) -> None:
         """See `Log.close`."""
