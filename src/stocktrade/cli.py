@@ -690,7 +690,9 @@ def bench(
     *,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", metavar="R", min=1, max=100_000, help="Orders a second, for the latency.", show_default="200"),
+        typer.Option(
+            "--rate", metavar="R", min=1, max=100_000, help="Orders a second, for the latency.", show_default="200"
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
@@ -714,7 +716,9 @@ def bench(
             show_default="20000, with --core 100000",
         ),
     ] = None,
-    symbols: Annotated[int, typer.Option("--symbols", metavar="N", min=1, max=10_000, help="How many are traded.")] = 40,
+    symbols: Annotated[
+        int, typer.Option("--symbols", metavar="N", min=1, max=10_000, help="How many are traded.")
+    ] = 40,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="What the orders follow from.")] = 885,
     core: Annotated[bool, typer.Option("--core", help="The core alone, in memory, without a log.")] = False,
     audit: Annotated[bool, typer.Option("--audit", help="At the end, an audit; exit 1 if it is not clean.")] = False,

@@ -4,8 +4,8 @@ A `burst` is pairs: an order, then the one that trades with it. The `mixed` load
 orders twelve are such pairs, three rest away from the market, three cancel the oldest that rests, and two are rejected.
 
 Invariants: however long an order is on its way, the orders of a symbol trade pair by pair and whole, for they have one
-price and one quantity, and so the first buy that waits meets the first sell. No more than RESTING orders and two stay in
-the books, so that an hour measures what a minute does.
+price and one quantity, and so the first buy that waits meets the first sell. The books hold no more than RESTING orders
+and one, and what is on its way, so that an hour measures what a minute does.
 """
 
 import json
@@ -33,8 +33,10 @@ MEASURED: Final = re.compile(rb'"order_id":"t(\d+)"')
 
 
 class _Terms(NamedTuple):
-    """How a symbol is traded by everybody; its offers name a price or they do not, all of them, or they would not be
-    served in the order in which they came."""
+    """How a symbol is traded by everybody.
+
+    All of its offers that can trade name a price, or none does: those without one would be served before the others.
+    """
 
     symbol: str
     quantity: int
@@ -85,7 +87,7 @@ class Load:
                 else:
                     terms, seller = self._chance.choice(self._terms), self._chance.choice(PARTICIPANTS)
                     resting.append((f"r{number}", seller, terms))
-                    # A tenth above the price, in whole rupees. Not a bid below it: an offer at any price would take that.
+                    # A tenth above the price, in whole rupees. A bid below it would be taken by an unpriced offer.
                     yield _order("SELL", f"r{number}", seller, terms, terms.paise * 11 // 1000 * 100)
                 number += 1
 

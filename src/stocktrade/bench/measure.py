@@ -1,7 +1,7 @@
 """The parts of a bench: burst, recovery, latency, and the core by itself.
 
-Invariant: a moment is that of `time.monotonic`, the one clock that all processes of a machine share; a latency begins when
-an order is meant to be sent, whether or not it was, so that whoever is late cannot hide it.
+Invariant: a moment is that of `time.monotonic`, the one clock that all processes of a machine share; a latency begins
+when an order is meant to be sent, whether or not it was, so that whoever is late cannot hide it.
 """
 
 import gc
@@ -23,7 +23,6 @@ from stocktrade.bench.process import Crew, Said, Worker, raise_if
 from stocktrade.bench.scratch import Site
 from stocktrade.core.exchange import Exchange
 from stocktrade.shard.node import tune_garbage_collection
-from stocktrade.signals import Stop
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, NewRecord, Reader
 from stocktrade.transport.codec import Dead, decode_input, encode_facts
@@ -46,7 +45,7 @@ Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int | None], No
 
 
 class Settings(NamedTuple):
-    """What is measured: the load of the latency in orders a second and seconds, the orders of the burst; 0 leaves a part out."""
+    """What is measured: for the latency orders a second, and seconds; for the burst its orders. 0 leaves a part out."""
 
     rate: float
     seconds: float
@@ -66,7 +65,7 @@ class Settings(NamedTuple):
 
 
 class Burst(NamedTuple):
-    """Orders that waited on the log, and the seconds from when the exchange owned its shards until all were committed."""
+    """Orders that waited on the log, and the seconds from the exchange's first shard until all were committed."""
 
     orders: int
     seconds: float
@@ -124,8 +123,18 @@ class Results(NamedTuple):
     audit: Report | None
 
 
-def measure(site: Site, settings: Settings, *, audited: bool, stop: Stop, bar: Bar) -> Results:
+def measure(
+    site: Site, settings: Settings, crew: Crew, *, audited: bool, stop: Callable[[], bool], bar: Bar
+) -> Results:
     """Measure on a log that holds nothing yet.
+
+    Args:
+        site: the log.
+        settings: what is measured.
+        crew: who ends the processes that are started here.
+        audited: whether the log is audited afterwards.
+        stop: whether to end early.
+        bar: shows how far a part is.
 
     Raises:
         KeyboardInterrupt: `stop`.
@@ -133,8 +142,7 @@ def measure(site: Site, settings: Settings, *, audited: bool, stop: Stop, bar: B
     """
     load = Load(settings.seed, settings.symbols)
     burst = recovery = latency = report = None
-    with site.connect() as log, Crew() as crew:
-        stop.at_once = crew.kill
+    with site.connect() as log:
         log.ensure_topics(topics.SPECS)
         raise_if(stop)
         task = {"task": "exchange", "site": site._asdict()}
@@ -168,7 +176,7 @@ def _owns(said: Said) -> bool:
     return "owned_at" in said
 
 
-def _fill(log: Log, load: Load, orders: int, stop: Stop, bar: Bar) -> None:
+def _fill(log: Log, load: Load, orders: int, stop: Callable[[], bool], bar: Bar) -> None:
     records = load.burst(orders)
     with bar("orders onto the log", "orders") as show:
         for done in range(0, orders, _AT_ONCE):
@@ -177,7 +185,7 @@ def _fill(log: Log, load: Load, orders: int, stop: Stop, bar: Bar) -> None:
             show(min(done + _AT_ONCE, orders), orders)
 
 
-def _burst(exchange: Worker, orders: int, stop: Stop, bar: Bar) -> Burst:
+def _burst(exchange: Worker, orders: int, stop: Callable[[], bool], bar: Bar) -> Burst:
     with bar("burst", "orders") as show:
         said = exchange.wait_for(
             lambda said: said.get("taken", 0) >= orders, stop, lambda said: show(said.get("taken", 0), orders)
@@ -185,7 +193,7 @@ def _burst(exchange: Worker, orders: int, stop: Stop, bar: Bar) -> Burst:
     return Burst(orders, said["last_at"] - said["began"])
 
 
-def _recovery(exchange: Worker, orders: int, stop: Stop) -> Recovery:
+def _recovery(exchange: Worker, orders: int, stop: Callable[[], bool]) -> Recovery:
     said = exchange.wait_for(lambda said: _owns(said) and said.get("taken", 0) > 0, stop)
     return Recovery(
         orders,
@@ -200,7 +208,7 @@ def _recovery(exchange: Worker, orders: int, stop: Stop) -> Recovery:
 
 
 def _latency(
-    log: Log, exchange: Worker, crew: Crew, site: Site, settings: Settings, stop: Stop, bar: Bar
+    log: Log, exchange: Worker, crew: Crew, site: Site, settings: Settings, stop: Callable[[], bool], bar: Bar
 ) -> Latency:
     legs = [(topic, p) for topic in (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS) for p in range(log.partitions())]
     sender = crew.start(
@@ -300,10 +308,7 @@ class _Watch:
             len(left),
             sender,
             self._slice_s,
-            [
-                Slice(place * self._slice_s, percentiles(each), memory[place])
-                for place, each in enumerate(self._slices)
-            ],
+            [Slice(place * self._slice_s, percentiles(each), memory[place]) for place, each in enumerate(self._slices)],
         )
 
 
@@ -319,7 +324,7 @@ def rss_bytes(pid: int) -> int | None:
 # --- the core --------------------------------------------------------------------------------------------------
 
 
-def measure_core(settings: Settings, *, stop: Stop, bar: Bar) -> Core:
+def measure_core(settings: Settings, *, stop: Callable[[], bool], bar: Bar) -> Core:
     """Measure the core alone on the mixed load, in this process: no log, no disk.
 
     Raises:

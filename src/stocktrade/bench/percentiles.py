@@ -26,7 +26,8 @@ def percentiles(samples: Iterable[float]) -> Percentiles:
     ordered = sorted(samples)
     if not ordered:
         return Percentiles(0, None, None, None, None, None)
-    return Percentiles(len(ordered), *(_at(ordered, permille) for permille in (500, 900, 990, 999)), ordered[-1])
+    p50, p90, p99, p99_9 = (_at(ordered, permille) for permille in (500, 900, 990, 999))
+    return Percentiles(len(ordered), p50, p90, p99, p99_9, ordered[-1])
 
 
 def _at(ordered: list[float], permille: int) -> float:

@@ -38,7 +38,7 @@ class Worker:
         self.name = str(task["task"])
         self._said: dict[str, Any] = {}
         self._heard = threading.Condition()
-        self._process = subprocess.Popen(  # noqa: S603 - ourselves
+        self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "stocktrade.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,7 +1,9 @@
 """A log for a bench alone: found or refused before anything is made, and gone when the bench ends.
 
 On the embedded log it is a folder, by default inside the log's own, so on the same disk; on Kafka it is topics, and a
-group, with a prefix. Invariant: whatever held records before is never written to, and only what was made here is removed.
+group, with a prefix.
+
+Invariant: whatever was there before is never written to, and only what was made here is removed.
 """
 
 import os
@@ -96,9 +98,7 @@ def scratch(
 
 
 @contextmanager
-def _embedded(
-    target: Target, home: Path, wanted: str | None, orders: int
-) -> Iterator[tuple[Site, Callable[[], None]]]:
+def _embedded(target: Target, home: Path, wanted: str | None, orders: int) -> Iterator[tuple[Site, Callable[[], None]]]:
     if wanted is None:
         _check_unused_folder(target, home)
         _sweep(home / FOLDER)
@@ -203,7 +203,7 @@ def _on_kafka(target: Target, wanted: str | None) -> Iterator[tuple[Site, Callab
         if there:
             raise UsageError(
                 f"there are topics already that begin with {prefix}",
-                cause=f"{prefix}{min(there)} for one; what the bench makes is removed at the end, and nothing else shall be",
+                cause=f"{prefix}{min(there)} for one; what is made is removed at the end, and nothing else shall be",
                 hint="give another --topic-prefix",
             )
 

@@ -1,7 +1,7 @@
 """What the processes of a bench do, each in one of its own: be the exchange, or send orders.
 
-`python -m stocktrade.bench.worker` reads what to do from its standard input, a JSON object in the first line, and says how
-far it is in objects on its standard output. It ends when its standard input does.
+`python -m stocktrade.bench.worker` reads what to do from its standard input, a JSON object in the first line, and says
+how far it is in objects on its standard output. It ends when its standard input does.
 
 Invariant: the exchange is `shard.node.Node`, driven as `nse` drives it; only what is said on a screen is left out.
 """
@@ -60,7 +60,7 @@ def _say(**fields: Any) -> None:
 
 
 def be_the_exchange(site: Site, orders: _Orders) -> None:
-    """Trade until the end, and say what is owned and how much was taken, with the moment of each on `time.monotonic`."""
+    """Trade until the end, and say what is owned and how much was taken, and when (`time.monotonic`)."""
     with site.connect() as log:
         node = Node(log, name=f"bench, pid {os.getpid()}", now_ms=lambda: time.time_ns() // 1_000_000)
         shards = log.partitions()

@@ -1,6 +1,6 @@
 """`bench --baseline`: a result beside a former one.
 
-Invariant: only what was measured in the same way is compared; what was not the same and may be (machine, versions, client)
+Invariant: only what was measured in the same way is compared; what may differ all the same (machine, versions, client)
 is said.
 """
 
@@ -48,7 +48,14 @@ FIGURES: Final = (
     Figure("core.with_json_inputs_per_s", "core with JSON", "inputs/s", higher_is_better=True),
 )
 
-_MAY_DIFFER: Final = ("client", "machine.cpu", "machine.cores", "machine.system", "versions.stocktrade", "versions.python")
+_MAY_DIFFER: Final = (
+    "client",
+    "machine.cpu",
+    "machine.cores",
+    "machine.system",
+    "versions.stocktrade",
+    "versions.python",
+)
 
 
 def tolerance_from(text: str) -> float:
@@ -114,16 +121,16 @@ class Baseline:
         if differences:
             raise UsageError(
                 f"{self._name} measured something else",
-                cause="; ".join(f"{name} {_word(before)} there, {_word(now)} here" for name, before, now in differences),
+                cause="; ".join(
+                    f"{name} {_word(before)} there, {_word(now)} here" for name, before, now in differences
+                ),
                 hint="give the same log and the same options, or leave --baseline out",
             )
 
     def comparison(self, document: Mapping[str, Any], tolerance_percent: float) -> dict[str, Any]:
         """The field `comparison` of a result."""
         figures = [
-            change
-            for figure in FIGURES
-            if (change := self._change(figure, document, tolerance_percent)) is not None
+            change for figure in FIGURES if (change := self._change(figure, document, tolerance_percent)) is not None
         ]
         pairs = [(path, value_at(self._document, path), value_at(document, path)) for path in _MAY_DIFFER]
         return {

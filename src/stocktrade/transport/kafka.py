@@ -270,27 +270,32 @@ class KafkaLog(Log):
         """Delete the topics of a log with a prefix, and these of its groups; see `transport.remove`."""
         if not self._prefix:
             raise ValueError("only an exchange with a prefix of its own is ever deleted")
+        for group in groups:
+            self._remove_group(self._prefix + group)
+        self._topics.remove([self._prefix + spec.name for spec in names.SPECS])
+
+    def _remove_group(self, group: str) -> None:
         admin = self._connection.admin
         deadline = time.monotonic() + _REMOVE_WITHIN_S
-        for group in [self._prefix + group for group in groups]:
-            while True:
-                # Whoever was killed would be waited for until its session times out.
-                members = self._connection.ask(
-                    f"the members of {group} are not known", lambda group=group: admin.describe_groups([group])
-                )[group]["members"]
-                if members:
-                    gone = [MemberToRemove(member_id=member["member_id"]) for member in members]
-                    with suppress(KafkaError):
-                        admin.remove_group_members(group, gone)
-                answer = self._connection.ask(
-                    f"{group} cannot be deleted", lambda group=group: admin.delete_groups([group])
-                )[group]
-                if answer in ("OK", GroupIdNotFoundError.__name__):
-                    break
-                if answer != NonEmptyGroupError.__name__ or time.monotonic() >= deadline:
-                    raise Unavailable(f"the group {group} cannot be deleted", cause=answer, hint="delete it by hand: kafka-groups.sh")
-                time.sleep(_SLICE_S)
-        self._topics.remove([self._prefix + spec.name for spec in names.SPECS])
+
+        def members() -> list[MemberToRemove]:
+            found = admin.describe_groups([group])[group]["members"]
+            return [MemberToRemove(member_id=member["member_id"]) for member in found]
+
+        def answer() -> str:
+            return str(admin.delete_groups([group])[group])
+
+        while True:
+            # Who was killed would otherwise be waited for until its session times out.
+            if there := self._connection.ask(f"the members of {group} are not known", members):
+                with suppress(KafkaError):
+                    admin.remove_group_members(group, there)
+            said = self._connection.ask(f"{group} cannot be deleted", answer)
+            if said in ("OK", GroupIdNotFoundError.__name__):
+                return
+            if said != NonEmptyGroupError.__name__ or time.monotonic() >= deadline:
+                raise Unavailable(f"the group {group} cannot be deleted", cause=said, hint="kafka-groups.sh can do it")
+            time.sleep(_SLICE_S)
 
     def close(self) -> None:
         """See `Log.close`."""
