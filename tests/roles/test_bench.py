@@ -34,6 +34,8 @@ from stocktrade.shard.node import DEFAULT_GROUP, Node
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA, connect, topics
 from stocktrade.transport.base import NewRecord
 from stocktrade.transport.codec import Dead, decode_input
+from stocktrade.transport.gate import FileLock
+from stocktrade.transport.premises import look_at
 from test_cli_errors import check_lines
 
 Run = Callable[..., str]
@@ -129,6 +131,7 @@ def test_an_odd_number_of_orders_gets_one_more() -> None:
 # --- a run -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_tells_everything_and_leaves_nothing(home: Path, run: Run) -> None:
     """Burst, recovery, latency, audit: a document of its schema, figures that fit together, no folder at the end."""
     document = json.loads(run("bench", "--json", *ALL))
@@ -211,6 +214,7 @@ def test_a_log_with_an_exchange_and_no_orders_is_refused(home: Path, run: Run) -
         node.close()
 
 
+@pytest.mark.slow
 def test_a_log_without_orders_is_left_as_it_was(home: Path, run: Run) -> None:
     log_of(home, orders=False)
     run("bench", *SMALL, "--seconds", "0")
@@ -219,6 +223,7 @@ def test_a_log_without_orders_is_left_as_it_was(home: Path, run: Run) -> None:
         assert reader.ends() == {(topics.JOURNAL, 0): 0}
 
 
+@pytest.mark.slow
 def test_an_empty_folder_stays_and_a_full_one_is_refused(home: Path, run: Run, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
@@ -235,13 +240,14 @@ def test_more_orders_than_the_disk_holds_are_refused(home: Path, run: Run, monke
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_bench_left_is_removed_by_the_next(home: Path, run: Run) -> None:
     """But not what another one is using, or has only just begun, or what is something else."""
     left, used, young, other = (home / places.FOLDER / name for name in ("0a1b2c3d", "1a1b2c3d", "2a1b2c3d", "other"))
     for folder in (left, used, young, other):
         folder.mkdir(parents=True)
         (folder / "log.db").touch()
-    with closing(places.FileLock(used / "bench.lock")) as lock:
+    with closing(FileLock(used / "bench.lock")) as lock:
         assert lock.acquire()
         (left / "bench.lock").touch()
         for folder in (left, used, other):
@@ -261,7 +267,7 @@ def test_a_home_that_can_be_none_is_told(
 
 def test_a_folder_without_rights_is_told(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     home.mkdir()
-    found = places.look_at(home)
+    found = look_at(home)
     monkeypatch.setattr(places, "look_at", lambda _: found._replace(writable=False))
     check_lines(run("bench", *SMALL, code=3, err=True), about="cannot be written to")
 

@@ -238,7 +238,7 @@ def _check_unused(log: Log, hint: str) -> None:
     if inputs:
         with closing(log.reader(dict.fromkeys(inputs, 0))) as reader:
             orders = sum(reader.ends().values())
-    owners = {owner for owner in log.owners().values() if owner is not None}
+    owners = set() if orders else {owner for owner in log.owners().values() if owner is not None}
     if not orders and not owners:
         return
     raise UsageError(

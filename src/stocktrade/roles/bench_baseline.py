@@ -5,7 +5,6 @@ is said.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -18,6 +17,8 @@ SCHEMA: Final = "stocktrade.bench/1"
 
 _BEYOND: Final = 5
 """So many samples at least lie beyond a percentile that is judged: what hangs on one or two says little."""
+
+_LARGEST: Final = 1e12
 
 _TOLERANCE: Final = re.compile(r"(\d{1,4}(?:\.\d{1,3})?)\s?%?", re.ASCII)
 
@@ -88,8 +89,8 @@ class Baseline:
             raise self._foreign("it is no JSON object")
         if document.get("schema") != SCHEMA:
             found = document.get("schema")
-            said = f"its schema is {visible(found, 80)}" if isinstance(found, str) else "it has no schema"
-            raise self._foreign(f"{said}, not {SCHEMA}")
+            has_one = isinstance(found, str)
+            raise self._foreign(f"its schema is {visible(found, 80)}, not {SCHEMA}" if has_one else "it has no schema")
         if not isinstance(document.get("kind"), str) or not isinstance(document.get("settings"), dict):
             raise self._foreign("kind or settings are missing")
         self._document: dict[str, Any] = document
@@ -105,7 +106,8 @@ class Baseline:
         found = value_at(self._document, path)
         if found is None:
             return None
-        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < 0:
+        # Not a bool, not NaN, not what no float holds.
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= _LARGEST:
             raise self._foreign(f"{path} is no number")
         return float(found)
 

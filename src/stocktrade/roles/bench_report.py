@@ -243,7 +243,7 @@ def draw(document: Mapping[str, Any], console: Console) -> None:
         _draw_latency(document["latency"], document["settings"], console)
     if document["comparison"] is not None:
         for said in document["comparison"]["differs"]:
-            console.print(Text(f"not the same: {said}", tables.FAINT), soft_wrap=True)
+            console.print(Text(f"not the same: {said}", tables.FAINT))
     if (audit := document["audit"]) is not None and audit["clean"]:
         counts = f"{tables.many(audit['inputs'], 'input')}, {tables.many(audit['trades'], 'trade')}"
         console.print(Text(f"✓ the audit of {counts} is clean", tables.GOOD))
