@@ -154,7 +154,7 @@ def measure(
             exchange.kill()
             log.append(list(load.burst(2, "f")))
             exchange = crew.start(task)
-            recovery = _recovery(exchange, settings.orders, stop)
+            recovery = _recovery(exchange, settings.orders, stop, bar)
         if settings.seconds:
             exchange = exchange or crew.start(task)
             exchange.wait_for(_owns, stop)
@@ -193,8 +193,13 @@ def _burst(exchange: Worker, orders: int, stop: Callable[[], bool], bar: Bar) ->
     return Burst(orders, said["last_at"] - said["began"])
 
 
-def _recovery(exchange: Worker, orders: int, stop: Callable[[], bool]) -> Recovery:
-    said = exchange.wait_for(lambda said: _owns(said) and said.get("taken", 0) > 0, stop)
+def _recovery(exchange: Worker, orders: int, stop: Callable[[], bool], bar: Bar) -> Recovery:
+    with bar("recovery", "s") as show:
+        said = exchange.wait_for(
+            lambda said: _owns(said) and said.get("taken", 0) > 0,
+            stop,
+            lambda _: show(int(time.monotonic() - exchange.began), None),
+        )
     return Recovery(
         orders,
         said["inputs_replayed"],

@@ -89,8 +89,9 @@ class Baseline:
             raise self._foreign("it is no JSON object")
         if document.get("schema") != SCHEMA:
             found = document.get("schema")
-            has_one = isinstance(found, str)
-            raise self._foreign(f"its schema is {visible(found, 80)}, not {SCHEMA}" if has_one else "it has no schema")
+            if not isinstance(found, str):
+                raise self._foreign("it has no schema")
+            raise self._foreign(f"its schema is {visible(found, 80)}, not {SCHEMA}")
         if not isinstance(document.get("kind"), str) or not isinstance(document.get("settings"), dict):
             raise self._foreign("kind or settings are missing")
         self._document: dict[str, Any] = document

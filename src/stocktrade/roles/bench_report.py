@@ -261,13 +261,13 @@ def _notes(document: Mapping[str, Any]) -> dict[str, str]:
     if (burst := document["burst"]) is not None:
         notes["burst.orders_per_s"] = f"{tables.many(burst['orders'], 'order')} that waited on the log"
     if (recovery := document["recovery"]) is not None:
-        source = "with a snapshot" if recovery["from_snapshot"] else "from the journal"
-        notes["recovery.owns_s"] = f"after a kill, {source}, {group_indian(recovery['inputs_replayed'])} replayed"
-        notes["recovery.first_commit_s"] = "both with the start of the process"
+        snapshot = "a snapshot and " if recovery["from_snapshot"] else ""
+        notes["recovery.owns_s"] = f"after a kill, {snapshot}{group_indian(recovery['inputs_replayed'])} replayed"
+        notes["recovery.first_commit_s"] = "both from the start of the process"
     if (latency := document["latency"]) is not None:
         notes["latency.p50_ms"] = "from when it was meant to be sent"
-        notes["latency.p90_ms"] = "until both legs were seen"
-        notes["latency.p99_ms"] = f"{tables.many(latency['samples'], 'order')} that traded at once"
+        notes["latency.p90_ms"] = "until both of its legs were seen"
+        notes["latency.p99_ms"] = f"of {tables.many(latency['samples'], 'order')} that traded at once"
     if document["core"] is not None:
         notes["core.inputs_per_s"] = "instructions to facts"
         notes["core.with_json_inputs_per_s"] = "JSON to the JSON of all events"
