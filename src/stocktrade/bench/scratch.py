@@ -29,7 +29,7 @@ from stocktrade.transport.premises import folder_of, holds_log, look_at
 FOLDER: Final = "bench"
 """Inside the folder of the embedded log: where a bench has the folder of its own."""
 
-BYTES_PER_ORDER: Final = 4_096
+BYTES_PER_ORDER: Final = 2_048
 """What an order takes on the embedded log, with all that comes of it and room to spare."""
 
 _LOCK: Final = "bench.lock"

@@ -190,7 +190,4 @@ def _troubles(document: Mapping[str, Any]) -> list[str]:
     if value_at(document, "audit.clean") is False:
         troubles.append(f"the audit is not clean: {', '.join(document['audit']['broken'])}")
     comparison = document["comparison"]
-    if comparison is not None and comparison["worse"]:
-        figures = ", ".join(worse_figures(comparison))
-        troubles.append(f"worse than the baseline by more than {comparison['tolerance_percent']:g} %: {figures}")
-    return troubles
+    return troubles + ([] if comparison is None else worse_figures(comparison))

@@ -6,7 +6,7 @@ is said.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from stocktrade.domain.values import visible
@@ -174,9 +174,14 @@ def value_at(document: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def worse_figures(comparison: Mapping[str, Any]) -> Sequence[str]:
-    """The figures that are worse, each with by how much."""
-    return [f"{each['figure']} {each['change_percent']:+.1f} %" for each in comparison["figures"] if each["worse"]]
+def worse_figures(comparison: Mapping[str, Any]) -> list[str]:
+    """The figures that are worse than they may be, a sentence each."""
+    allowed = f"the baseline allows {comparison['tolerance_percent']:g} %"
+    return [
+        f"{each['figure']} is worse: {each['change_percent']:+.1f} %, {allowed}"
+        for each in comparison["figures"]
+        if each["worse"]
+    ]
 
 
 def _word(value: Any) -> str:

@@ -280,7 +280,7 @@ def _draw_latency(latency: Mapping[str, Any], settings: Mapping[str, Any], conso
     lines = [f"sender: {sender['rate_reached']:g} of {settings['rate']:g} orders/s, behind by {behind}"]
     if warm_up["samples"]:
         lines.append(
-            f"warm-up: {settings['warm_up_s']:g} s before: p50 {_grouped(warm_up['p50_ms'])} ms, "
+            f"warm-up: {settings['warm_up_s']:g} s before, p50 {_grouped(warm_up['p50_ms'])} ms, "
             f"max {_grouped(warm_up['max_ms'])} ms"
         )
     console.print()
