@@ -5,6 +5,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,7 +22,7 @@ from rich.console import Console
 from stocktrade import cli
 from stocktrade.bench import scratch as places
 from stocktrade.bench.load import PATTERN, RESTING, Load, trading_at_once
-from stocktrade.bench.measure import rss_bytes
+from stocktrade.bench.measure import Settings, _Watch, rss_bytes
 from stocktrade.bench.percentiles import percentiles
 from stocktrade.core.exchange import Exchange
 from stocktrade.documents import BenchDocument
@@ -175,6 +176,39 @@ def test_the_memory_of_a_process_is_what_the_system_says() -> None:
     assert rss_bytes(2**22 + 1) is None
 
 
+def leg(topic: str, order_id: str) -> NewRecord:
+    return NewRecord(topic, b"HDFC", f'{{"from_entity":"NSE","to_entity":"HDFC","order_id":"{order_id}"}}'.encode(), 0)
+
+
+def test_orders_that_are_never_settled_count_with_what_they_waited(home: Path) -> None:
+    """An overloaded exchange looks no better for what it did not get done. One leg is none, nor is it twice the same."""
+    settings = Settings(rate=10.0, seconds=130.0, orders=0, symbols=1, seed=1)
+    assert (settings.total, settings.warm_up) == (1_320, 20)
+    both = (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS)
+    begin = time.monotonic() - 200  # the last order was due 68 s ago
+    measured = [number for number in range(settings.total) if PATTERN[number % len(PATTERN)] == "t"]
+    never, one_leg, twice_the_same = measured[-3:]
+    with connect(f"sqlite:{home}") as log:
+        log.ensure_topics(topics.SPECS)
+        log.append([leg(topic, f"t{number}") for number in measured[:-3] for topic in both])
+        log.append([leg(topic, "m0") for topic in both])
+        log.append([leg(both[0], f"t{one_leg}"), *[leg(both[1], f"t{twice_the_same}")] * 2])
+        with closing(log.reader({(topic, 0): 0 for topic in both})) as reader:
+            watch = _Watch(settings, begin)
+            watch.read(reader)
+            watch.look_at(os.getpid())
+    assert watch.settled == len(measured) - 3
+    found = watch.latency({"sent": settings.total})
+    assert (found.unsettled, found.warm_up.samples, found.all.samples) == (3, 6, len(measured) - 6)
+    assert found.slice_s == 3.0
+    assert [each.from_s for each in found.slices] == [3.0 * n for n in range(44)]
+    assert sum(each.latency.samples for each in found.slices) == found.all.samples
+    assert {each.exchange_rss_bytes is None for each in found.slices} == {rss_bytes(os.getpid()) is None}
+    last_ms = (200 - never / 10) * 1000
+    assert min(each.latency.max or 0 for each in found.slices) >= last_ms - 1_000
+    assert found.all.max == pytest.approx((200 - measured[6] / 10) * 1000, abs=5_000)
+
+
 # --- whose log it is -------------------------------------------------------------------------------------------
 
 
@@ -254,6 +288,21 @@ def test_what_a_killed_bench_left_is_removed_by_the_next(home: Path, run: Run) -
             os.utime(folder, (0, 0))
         run("bench", *SMALL, "--seconds", "0")
     assert {path.name for path in (home / places.FOLDER).iterdir()} == {used.name, young.name, other.name}
+
+
+def test_what_was_measured_is_told_even_if_something_cannot_be_removed(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And then what is left, with exit 3."""
+
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(places, "_empty", refuse)
+    assert cli.run(["bench", *SMALL, "--seconds", "0"]) == 3
+    said = capsys.readouterr()
+    assert "burst.orders_per_s\t" in said.out
+    check_lines(said.err.partition("\n")[2], about="could not be removed")
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

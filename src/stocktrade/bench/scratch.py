@@ -126,8 +126,7 @@ def _embedded(target: Target, home: Path, wanted: str | None, orders: int) -> It
 
     def remove_it() -> None:
         try:
-            for each in place.iterdir():
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+            _empty(place)
         except OSError as error:
             raise Unavailable(
                 f"what the bench made in {place} could not be removed",
@@ -140,6 +139,11 @@ def _embedded(target: Target, home: Path, wanted: str | None, orders: int) -> It
 
     with closing(lock):
         yield Site(f"sqlite:{place}", {}, target.client), remove_it
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _checked_folder(wanted: str) -> Path:

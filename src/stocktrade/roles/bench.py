@@ -12,7 +12,7 @@ from rich.console import Console
 
 from stocktrade import tables
 from stocktrade.bench.load import trading_at_once
-from stocktrade.bench.measure import Settings, measure, measure_core
+from stocktrade.bench.measure import Core, Results, Settings, measure, measure_core
 from stocktrade.bench.process import Crew
 from stocktrade.bench.scratch import scratch
 from stocktrade.domain.values import group_indian, visible
@@ -143,37 +143,40 @@ def run(
     def part(what: str, unit: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
         return bar(progress, what, unit)
 
+    def tell(results: Results | None, core: Core | None) -> ExitCode:
+        document = document_of(plan.target, plan.settings, results, core)
+        if plan.baseline is not None:
+            document["comparison"] = plan.baseline.comparison(document, plan.tolerance_percent)
+        if as_json:
+            out.write(json_line(SCHEMA, document))
+        elif console.is_terminal:
+            draw(document, console)
+        else:
+            out.writelines(tables.tsv(cells) + "\n" for cells in rows_of(document))
+        troubles = _troubles(document)
+        err.writelines(f"✗ {trouble}\n" for trouble in troubles)
+        return ExitCode.NO if troubles else ExitCode.OK
+
     if plan.target is None:
-        document = document_of(None, plan.settings, None, measure_core(plan.settings, stop=stop, bar=part))
-    else:
-        place = scratch(
-            plan.target,
-            folder=plan.folder,
-            prefix=plan.topic_prefix,
-            orders=plan.settings.orders + plan.settings.total,
-            warn=lambda said: _warn(err, said),
-        )
-        with place as site, Crew() as crew:
+        return tell(None, measure_core(plan.settings, stop=stop, bar=part))
+    place = scratch(
+        plan.target,
+        folder=plan.folder,
+        prefix=plan.topic_prefix,
+        orders=plan.settings.orders + plan.settings.total,
+        warn=lambda said: _warn(err, said),
+    )
+    with place as site, Crew() as crew:
 
-            def at_once() -> None:
-                crew.kill()
-                _warn(err, f"what it made is still there: {site.shown}")
+        def at_once() -> None:
+            crew.kill()
+            _warn(err, f"what it made is still there: {site.shown}")
 
-            stop.at_once = at_once
-            err.write(f"log: {site.shown}, removed at the end\n")
-            results = measure(site, plan.settings, crew, audited=plan.audit, stop=stop, bar=part)
-        document = document_of(plan.target, plan.settings, results, None)
-    if plan.baseline is not None:
-        document["comparison"] = plan.baseline.comparison(document, plan.tolerance_percent)
-    if as_json:
-        out.write(json_line(SCHEMA, document))
-    elif console.is_terminal:
-        draw(document, console)
-    else:
-        out.writelines(tables.tsv(cells) + "\n" for cells in rows_of(document))
-    troubles = _troubles(document)
-    err.writelines(f"✗ {trouble}\n" for trouble in troubles)
-    return ExitCode.NO if troubles else ExitCode.OK
+        stop.at_once = at_once
+        err.write(f"log: {site.shown}, removed at the end\n")
+        results = measure(site, plan.settings, crew, audited=plan.audit, stop=stop, bar=part)
+        # Before the removal, which may fail: what was measured counts all the same.
+        return tell(results, None)
 
 
 def _warn(err: TextIO, said: str) -> None:
