@@ -736,7 +736,7 @@ def bench(
     ] = None,
     topic_prefix: Annotated[
         str | None,
-        typer.Option("--topic-prefix", metavar="NAME", help="On Kafka: measure in new topics that begin with this."),
+        typer.Option("--topic-prefix", metavar="PREFIX", help="On Kafka: measure in new topics that begin with this."),
     ] = None,
     bootstrap_server: Bootstrap = None,
     command_config: CommandConfig = None,

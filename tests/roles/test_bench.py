@@ -181,7 +181,7 @@ def leg(topic: str, order_id: str) -> NewRecord:
 
 
 def test_orders_that_are_never_settled_count_with_what_they_waited(home: Path) -> None:
-    """An overloaded exchange looks no better for what it did not get done. One leg is none, nor is it twice the same."""
+    """An overloaded exchange looks no better for what it did not do. One leg is not enough, nor is it twice the same."""
     settings = Settings(rate=10.0, seconds=130.0, orders=0, symbols=1, seed=1)
     assert (settings.total, settings.warm_up) == (1_320, 20)
     both = (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS)
@@ -606,7 +606,7 @@ def test_a_cluster_with_orders_is_refused(home: Path, run: Run, new_broker: Call
         log.append(list(Load(1, 1).burst(2)))
     said = run(*small, code=2, err=True)
     check_lines(said, about="is in use")
-    assert "--topic-prefix NAME" in said
+    assert "--topic-prefix PREFIX" in said
     run(*small, "--topic-prefix", "own-")
     assert ours_on(servers, "") - {"__consumer_offsets", "__transaction_state"} == {spec.name for spec in topics.SPECS}
 

@@ -76,7 +76,7 @@ def scratch(
     home = folder_of(target.url)
     if home is None:
         if folder is not None:
-            raise UsageError("--folder is for the embedded log", hint="on Kafka, give --topic-prefix NAME")
+            raise UsageError("--folder is for the embedded log", hint="on Kafka, give --topic-prefix PREFIX")
         made = _on_kafka(target, prefix)
     else:
         if prefix is not None:
@@ -190,7 +190,7 @@ def _gib(count: int) -> str:
 def _on_kafka(target: Target, wanted: str | None) -> Iterator[tuple[Site, Callable[[], None]]]:
     if wanted is None:
         with connect(target.url, settings=target.options, client=target.client) as log:
-            _check_unused(log, "give the bench topics of its own: --topic-prefix NAME")
+            _check_unused(log, "give the bench topics of its own: --topic-prefix PREFIX")
         prefix = f"stocktrade-bench-{uuid4().hex[:8]}-"
     else:
         prefix = wanted
