@@ -181,7 +181,7 @@ def leg(topic: str, order_id: str) -> NewRecord:
 
 
 def test_orders_that_are_never_settled_count_with_what_they_waited(home: Path) -> None:
-    """An overloaded exchange looks no better for what it did not do. One leg is not enough, nor is it twice the same."""
+    """An overloaded exchange looks no better for it. One leg is not enough, nor is one leg twice."""
     settings = Settings(rate=10.0, seconds=130.0, orders=0, symbols=1, seed=1)
     assert (settings.total, settings.warm_up) == (1_320, 20)
     both = (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS)
