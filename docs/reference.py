@@ -77,6 +77,11 @@ MORE: Final = {
         ("replay docs/examples/orders.jsonl --book", "replay --log --compare"),
         "1 when there is a bad line (`--strict`) or a difference (`--compare`), or the journal is broken",
     ),
+    "bench": More(
+        ("bench --core --orders 2000",),
+        "1 when a figure is worse than the baseline allows, orders were not settled, or the audit is not clean; "
+        "2 also when the log is in use. More: [bench.md](bench.md)",
+    ),
     "schema": More(("schema trades", "schema stocktrade.trade/1", "schema --asyncapi")),
     "topics": More(("topics",)),
     "topics list": More(("topics list --csv",)),

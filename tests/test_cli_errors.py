@@ -141,6 +141,44 @@ WRONG: Final = [
     Wrong(("buy", "SBI", "1", "885", "--\x1b[2J"), "unexpected extra argument"),
     Wrong(("nse", "--frob"), "No such option"),
     Wrong(("nse", "now"), "unexpected extra argument"),
+    *(
+        Wrong(("bench", f"--{name}={number}"), f"--{name}")
+        for name, numbers in {
+            "rate": ("0", "-1", "nan", "inf", "1e9", "fast", "", "0.5", "\x1b[2J"),
+            "seconds": ("-1", "nan", "inf", "1e9", "86401", "long", ""),
+            "orders": ("-2", "1.5", "10000001", "1" * 30, "many", ""),
+            "symbols": ("0", "-1", "10001", "1.5", ""),
+            "seed": ("1.5", "", "\x1b[2J"),
+        }.items()
+        for number in numbers
+    ),
+    Wrong(("bench", "--rate=100000", "--seconds=3600"), "--rate 100000 for --seconds 3600 is too much"),
+    Wrong(("bench", "--rate=1", "--seconds=0.5"), "gives no latency"),
+    Wrong(("bench", "--orders=0", "--seconds=0"), "there is nothing to measure"),
+    Wrong(("bench", "--core", "--orders=0"), "there is nothing to measure"),
+    Wrong(("bench", "--core", "--rate=5"), "--rate is for a log"),
+    Wrong(("bench", "--core", "--seconds=5"), "--seconds is for a log"),
+    Wrong(("bench", "--core", "-b", "127.0.0.1:1"), "--core touches no log"),
+    Wrong(("bench", "--core", "--client=librdkafka"), "--core touches no log"),
+    *(
+        Wrong(("bench", "--core", option), "--folder, --topic-prefix and --audit are for a log")
+        for option in ("--folder=x", "--topic-prefix=x", "--audit")
+    ),
+    Wrong(("bench", "--client=librdkafka"), "--client is given, but no Kafka server"),
+    Wrong(("bench", "--client=java", "-b", "127.0.0.1:1"), "--client cannot be 'java'"),
+    Wrong(("bench", "--tolerance=5%"), "--tolerance needs --baseline"),
+    *(
+        Wrong(("bench", f"--baseline={path}"), "--baseline")
+        for path in ("", "/", "/dev/null", "/no/such/file", "x\0y", "\x1b[2J", __file__)
+    ),
+    *(Wrong(("bench", f"--folder={path}"), "--folder") for path in ("", "/", "/dev/null", __file__, "x\0y")),
+    Wrong(("bench", "--topic-prefix=x"), "--topic-prefix is for Kafka"),
+    Wrong(("bench", "--folder=x", "-b", "127.0.0.1:1"), "--folder is for the embedded log"),
+    *(
+        Wrong(("bench", "-b", "127.0.0.1:1", f"--topic-prefix={name}"), "--topic-prefix cannot be")
+        for name in ("", ".", "..", "a b", "x" * 101, "é", "../x", "a/b", "\x1b[2J")
+    ),
+    Wrong(("bench", "now"), "unexpected extra argument"),
     Wrong(("demo", "--seconds", "long"), "--seconds"),
     Wrong(("demo", "--seconds", "nan"), "--seconds"),
     Wrong(("demo", "--seconds", "-1"), "--seconds"),

@@ -56,6 +56,8 @@ def packages(modules: set[str]) -> set[str]:
         (("watch", "--no-follow"), 0),
         (("demo", "--seconds", "0"), 0),
         (("doctor",), 0),
+        (("bench", "--core", "--orders", "20"), 0),
+        (("bench", "--orders", "20", "--seconds", "0"), 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -95,6 +97,7 @@ def test_help_imports_no_more_than_typer_does(tmp_path: Path) -> None:
         ("watch", "--help"),
         ("demo", "--help"),
         ("doctor", "--help"),
+        ("bench", "--help"),
     ],
     ids=" ".join,
 )

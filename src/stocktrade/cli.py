@@ -685,6 +685,98 @@ def replay(
         return role.run_log(log, options, compare=compare, **consoles, out=sys.stdout)
 
 
+@app.command(rich_help_panel="Prove")
+def bench(
+    *,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", metavar="R", min=1, max=100_000, help="Orders a second, for the latency.", show_default="200"
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds",
+            metavar="S",
+            min=0,
+            max=86_400,
+            help="How long, after 2 s to warm up; 0: no latency.",
+            show_default="10",
+        ),
+    ] = None,
+    orders: Annotated[
+        int | None,
+        typer.Option(
+            "--orders",
+            metavar="N",
+            min=0,
+            max=10_000_000,
+            help="Of the burst, and to recover from; 0: neither.",
+            show_default="20000, with --core 100000",
+        ),
+    ] = None,
+    symbols: Annotated[
+        int, typer.Option("--symbols", metavar="N", min=1, max=10_000, help="How many are traded.")
+    ] = 40,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="What the orders follow from.")] = 885,
+    core: Annotated[bool, typer.Option("--core", help="The core alone, in memory, without a log.")] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="At the end, an audit; exit 1 if it is not clean.")] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="FILE", help="What --json printed before; exit 1 if a figure is worse."),
+    ] = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option("--tolerance", metavar="SHARE", help="So much worse it may be.", show_default="20%"),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option("--folder", metavar="DIR", help="On the embedded log: measure in this new or empty folder."),
+    ] = None,
+    topic_prefix: Annotated[
+        str | None,
+        typer.Option("--topic-prefix", metavar="PREFIX", help="On Kafka: measure in new topics that begin with this."),
+    ] = None,
+    bootstrap_server: Bootstrap = None,
+    command_config: CommandConfig = None,
+    command_property: CommandProperty = None,
+    client: KafkaClient = None,
+    as_json: Json = False,
+) -> ExitCode:
+    """Measure orders a second, recovery, and the time from an order to its settlement, on the chosen log.
+
+    It has a folder or topics of its own, which are gone when it ends. A log that holds orders is refused.
+    """
+    from stocktrade.roles import bench as role  # noqa: PLC0415
+    from stocktrade.settings import log_target  # noqa: PLC0415
+    from stocktrade.signals import stop_on_signals  # noqa: PLC0415
+
+    given = (bootstrap_server, command_config, command_property, client)
+    if core and any(each is not None for each in given):
+        raise UsageError("--core touches no log", hint="leave the options of the connection out")
+    settings = role.settings_from(rate=rate, seconds=seconds, orders=orders, symbols=symbols, seed=seed, core=core)
+    plan = role.plan_from(
+        None if core else log_target(bootstrap_server, command_config, command_property or (), client=client),
+        settings,
+        folder=folder,
+        topic_prefix=topic_prefix,
+        audit=audit,
+        baseline=baseline,
+        tolerance=tolerance,
+    )
+    with stop_on_signals() as stop:
+        return role.run(
+            plan,
+            as_json=as_json,
+            console=_console(),
+            progress=_console(stderr=True),
+            out=sys.stdout,
+            err=sys.stderr,
+            stop=stop,
+        )
+
+
 _MAX_PARTITIONS: Final = 1_000
 """A shard costs memory and connections, and a market has a few thousand symbols."""
 

@@ -296,6 +296,158 @@ class AuditDocument(_Document, named="audit"):
     rules: list[AuditRule]
 
 
+class _Figures(_Document):
+    """What was measured: a number, and no NaN, which JSON does not have."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class BenchMachine(_Figures):
+    """Where it was measured; `cores` are those that this process may use."""
+
+    cpu: str
+    cores: int
+    memory_mib: int | None
+    system: str
+    architecture: str
+
+
+class BenchVersions(_Figures):
+    """With what; `log` is what keeps the log, in words."""
+
+    stocktrade: str
+    python: str
+    log: str | None
+
+
+class BenchSettings(_Figures):
+    """What was asked for. Two results with other settings are not compared."""
+
+    rate: float
+    seconds: float
+    warm_up_s: float
+    orders: int
+    symbols: int
+    seed: int
+
+
+class BenchBurst(_Figures):
+    """Orders that waited on the log, taken and committed; from when all shards were owned."""
+
+    orders: int
+    seconds: float
+    orders_per_s: float
+
+
+class BenchRecovery(_Figures):
+    """From the start of an exchange's process, after its predecessor was killed, on a log with so many inputs."""
+
+    inputs: int
+    inputs_replayed: int
+    from_snapshot: bool
+    owns_s: float
+    first_commit_s: float
+
+
+class BenchPercentiles(_Figures):
+    """From when an order was meant to be sent until a reader saw both of its legs."""
+
+    samples: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    p99_9_ms: float | None
+    max_ms: float | None
+
+
+class BenchSender(_Figures):
+    """How far the sender was behind what was meant, and which rate it reached."""
+
+    orders: int
+    calls: int
+    rate_reached: float
+    behind_p50_ms: float | None
+    behind_p99_ms: float | None
+    behind_max_ms: float | None
+
+
+class BenchSlice(_Figures):
+    """A part of the time, from so many seconds after the warm-up on, and the exchange's memory at its end."""
+
+    from_s: float
+    samples: int
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    exchange_rss_mib: float | None
+
+
+class BenchLatency(BenchPercentiles):
+    """The latency; what had not come at the end is `unsettled`, and counts with what it had waited by then."""
+
+    unsettled: int
+    warm_up: BenchPercentiles
+    sender: BenchSender
+    slice_s: float
+    slices: list[BenchSlice]
+
+
+class BenchCore(_Figures):
+    """The core in memory: from instructions to facts, and from JSON to the JSON of every event."""
+
+    inputs: int
+    rounds: int
+    inputs_per_s: float
+    with_json_inputs_per_s: float
+
+
+class BenchAudit(_Figures):
+    """What the audit said of the log of the bench."""
+
+    clean: bool
+    inputs: int
+    trades: int
+    broken: list[str]
+
+
+class BenchChange(_Figures):
+    """A figure beside that of the baseline; `judged` is false where it says too little to fail on."""
+
+    figure: str
+    before: float | None
+    now: float | None
+    change_percent: float | None
+    judged: bool
+    worse: bool
+
+
+class BenchComparison(_Figures):
+    """`--baseline`: each figure, and what else was not the same."""
+
+    tolerance_percent: float
+    worse: bool
+    differs: list[str]
+    figures: list[BenchChange]
+
+
+class BenchDocument(_Figures, named="bench"):
+    """`bench`: what was measured, where, and with what; a part that was left out is null."""
+
+    machine: BenchMachine
+    versions: BenchVersions
+    kind: Literal["embedded", "kafka", "core"]
+    log: str | None
+    shards: int | None
+    client: str | None
+    settings: BenchSettings
+    burst: BenchBurst | None
+    recovery: BenchRecovery | None
+    latency: BenchLatency | None
+    core: BenchCore | None
+    audit: BenchAudit | None
+    comparison: BenchComparison | None
+
+
 class ComparisonDocument(_Document, named="comparison"):
     """`replay --log --compare`: whether the topics hold what the replay gives."""
 

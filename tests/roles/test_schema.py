@@ -243,6 +243,7 @@ def test_every_document_of_every_command_is_what_its_schema_says(home: Path, run
         took(*command)
     took("orders", "show", "B-1")
     took("audit")
+    took("bench", "--core", "--orders", "20")
     took("replay", "--log", "--compare")
     took("replay", "--log", "--book")
     orders = tmp_path / "orders.jsonl"

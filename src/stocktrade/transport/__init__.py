@@ -3,7 +3,7 @@
 Invariant: only this module knows which adapters exist, and only an adapter imports its client library.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ def connect(
     replication: int | None = None,
     settings: Mapping[str, str] | None = None,
     client: str = KAFKA_PYTHON,
+    prefix: str = "",
 ) -> Log:
     """Open a log.
 
@@ -33,6 +34,7 @@ def connect(
         replication: on Kafka, how many copies of a new topic there are; by default one per broker, three at most.
         settings: on Kafka, its own options of the connection (`security.protocol` ...).
         client: on Kafka, which library carries the records: `kafka-python`, or `librdkafka` where it is installed.
+        prefix: on Kafka, goes before the names of topics and groups: another exchange on the same cluster.
 
     Raises:
         UsageError: no such kind of log, or none that can be used as it is or with these arguments.
@@ -42,7 +44,7 @@ def connect(
     kind, _, rest = url.partition(":")
     # An adapter is imported when it is chosen: a client library costs more than all the rest.
     if kind == "sqlite" and rest:
-        if replication is not None or settings:
+        if replication is not None or settings or prefix:
             raise UsageError(
                 "the embedded log has no copies and no options of Kafka",
                 hint="give --bootstrap-server HOST:PORT to use Kafka",
@@ -53,5 +55,25 @@ def connect(
     if kind == "kafka" and rest:
         from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
 
-        return KafkaLog(rest, partitions=partitions, replication=replication, settings=settings, client=client)
+        return KafkaLog(
+            rest, partitions=partitions, replication=replication, settings=settings, client=client, prefix=prefix
+        )
     raise UsageError(f"unknown kind of log: {url!r}", hint="use sqlite:FOLDER or kafka:HOST:PORT,...")
+
+
+def remove(url: str, *, prefix: str, groups: Collection[str], settings: Mapping[str, str] | None = None) -> None:
+    """Delete what an exchange of a prefix has on Kafka, with everything in it: its topics, and its groups.
+
+    Args:
+        url: `kafka:HOST:PORT,...`.
+        prefix: that of the exchange. The one without a prefix is never deleted.
+        groups: the names of its groups, without the prefix. Whoever is still in one is put out of it.
+        settings: Kafka's own options of the connection.
+
+    Raises:
+        StocktradeError: something of it may still be there.
+    """
+    from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415 - see above
+
+    with KafkaLog(url.removeprefix("kafka:"), prefix=prefix, settings=settings) as log:
+        log.remove(groups)

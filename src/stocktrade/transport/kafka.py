@@ -33,11 +33,11 @@ from typing import Any, Final, TypeVar
 from kafka import TopicPartition as Place
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import KafkaError
+from kafka.errors import GroupIdNotFoundError, KafkaError, NonEmptyGroupError
 from kafka.structs import OffsetAndMetadata
 
 from stocktrade.domain.values import visible
-from stocktrade.errors import Hanging, LogDamaged, StocktradeError, UsageError
+from stocktrade.errors import Hanging, LogDamaged, StocktradeError, Unavailable, UsageError
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA
 from stocktrade.transport import topics as names
 from stocktrade.transport.base import (
@@ -72,6 +72,7 @@ END_PATIENCE_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 0.5
 _WAITING_FOR_EVERY_S: Final = 2.0
 _SLICE_S: Final = 0.1
+_REMOVE_WITHIN_S: Final = 10.0
 _LOOK_WITHIN_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 1.0
 _METADATA_WITHIN_S: Final = 2.0
@@ -268,6 +269,37 @@ class KafkaLog(Log):
                 for topic in assignment["assigned_partitions"]:
                     owners.update(dict.fromkeys(owners.keys() & set(topic["partitions"]), name))
         return owners
+
+    def remove(self, groups: Collection[str]) -> None:
+        """Delete the topics of a log with a prefix, and these of its groups; see `transport.remove`."""
+        if not self._prefix:
+            raise ValueError("only an exchange with a prefix of its own is ever deleted")
+        for group in groups:
+            self._remove_group(self._prefix + group)
+        self._topics.remove([self._prefix + spec.name for spec in names.SPECS])
+
+    def _remove_group(self, group: str) -> None:
+        admin = self._connection.admin
+        deadline = time.monotonic() + _REMOVE_WITHIN_S
+
+        def members() -> list[MemberToRemove]:
+            found = admin.describe_groups([group])[group]["members"]
+            return [MemberToRemove(member_id=member["member_id"]) for member in found]
+
+        def answer() -> str:
+            return str(admin.delete_groups([group])[group])
+
+        while True:
+            # Who was killed would otherwise be waited for until its session times out.
+            if there := self._connection.ask(f"the members of {group} are not known", members):
+                with suppress(KafkaError):
+                    admin.remove_group_members(group, there)
+            said = self._connection.ask(f"{group} cannot be deleted", answer)
+            if said in ("OK", GroupIdNotFoundError.__name__):
+                return
+            if said != NonEmptyGroupError.__name__ or time.monotonic() >= deadline:
+                raise Unavailable(f"the group {group} cannot be deleted", cause=said, hint="kafka-groups.sh can do it")
+            time.sleep(_SLICE_S)
 
     def close(self) -> None:
         """See `Log.close`."""

@@ -67,6 +67,29 @@ class Topics:
         self._check([spec for spec in specs if spec.name in there], there, partitions)
         return [spec.name for spec in specs if spec.name not in there]
 
+    def remove(self, names: Sequence[str]) -> None:
+        """Delete topics with everything in them, and wait until the cluster has none of them any more.
+
+        Raises:
+            Unavailable: the cluster does not answer, or still has one after a while.
+            UsageError: this user may not delete one.
+        """
+        deadline = time.monotonic() + _METADATA_PATIENCE_S
+        while there := sorted(self._describe(names)):
+            done = self._connection.ask(
+                "the topics cannot be deleted", lambda: self._connection.admin.delete_topics(there, raise_errors=False)
+            )
+            for topic in done["topics"]:
+                error = kafka_errors.for_code(topic["error_code"])
+                if error not in (kafka_errors.NoError, kafka_errors.UnknownTopicOrPartitionError):
+                    message = topic.get("error_message") or ""
+                    raise self._connection.translated(error(message), f"topic {topic['name']} cannot be deleted")
+            if time.monotonic() >= deadline:
+                raise Unavailable(f"topic {there[0]} was deleted, and is still there", hint="look at the brokers' logs")
+            time.sleep(0.05)
+        for name in names:
+            self._partitions.pop(name, None)
+
     def settings(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """The settings that matter of topics which exist.
 
