@@ -10,7 +10,6 @@ from typing import Any, Final
 import orjson
 from faststream import AckPolicy, FastStream
 from faststream.confluent import KafkaBroker
-from faststream.confluent.config import ConfluentConfig
 
 from side_by_side.work import SESSION_S, Desk, Stopwatch
 from stocktrade.transport import topics
@@ -26,13 +25,8 @@ def run(servers: str, prefix: str, orders: int) -> float:
         apply_types=False,
         logger=None,
         allow_auto_create_topics=False,
-        config=ConfluentConfig(
-            **{
-                "linger.ms": 5,
-                "batch.size": 1024 * 1024,
-                "queue.buffering.max.messages": 1_000_000,
-            }
-        ),
+        linger_ms=5,
+        config={"batch.size": 1024 * 1024, "queue.buffering.max.messages": 1_000_000},
     )
     app = FastStream(broker, logger=None)
 

@@ -27,9 +27,10 @@ COMMIT_EVERY: Final = 5_000
 class Fields(Serializer):  # type: ignore[misc] # a class of an untyped library
     """The fields of an answer, by the JSON library that Quix Streams uses itself."""
 
-    def __call__(self, value: Answer, _: Any) -> bytes:
+    def __call__(self, value: Answer, ctx: Any) -> bytes:  # noqa: ARG002 - it is given by name
         """As it is written."""
-        return orjson.dumps(value.fields)
+        encoded: bytes = orjson.dumps(value.fields)
+        return encoded
 
 
 def run_exactly_once(servers: str, prefix: str, orders: int) -> float:
@@ -66,6 +67,9 @@ def _run(servers: str, prefix: str, orders: int, guarantee: Guarantee, *, keeps_
             context.commit_checkpoint = last_commit
             app.stop()
 
+    producer = {"linger.ms": 20, "batch.size": 1024 * 1024, "queue.buffering.max.messages": 1_000_000}
+    # The same id after a restart, so that what a killed process left open is ended at once; by default it is a new one.
+    transactional = {"transactional.id": f"{prefix}quix", "transaction.timeout.ms": 15_000}
     with tempfile.TemporaryDirectory() as folder:
         app = Application(
             servers,
@@ -83,13 +87,7 @@ def _run(servers: str, prefix: str, orders: int, guarantee: Guarantee, *, keeps_
                 "fetch.wait.max.ms": 20,
                 "isolation.level": "read_committed",
             },
-            producer_extra_config={
-                "linger.ms": 20,
-                "batch.size": 1024 * 1024,
-                "queue.buffering.max.messages": 1_000_000,
-                # The same after a restart, so that what a killed process left open is ended at once.
-                **({"transactional.id": f"{prefix}quix", "transaction.timeout.ms": 15_000} if _exactly(guarantee) else {}),
-            },
+            producer_extra_config=producer | (transactional if guarantee == "exactly-once" else {}),
         )
         outputs = {
             name: app.topic(prefix + name, key_serializer="str", value_serializer=Fields()) for name in topics.OUTPUTS
@@ -124,7 +122,3 @@ def _run(servers: str, prefix: str, orders: int, guarantee: Guarantee, *, keeps_
             app.run()
     assert taken >= orders or orders == ENDLESS
     return seconds
-
-
-def _exactly(guarantee: Guarantee) -> bool:
-    return guarantee == "exactly-once"

@@ -23,7 +23,9 @@ from stocktrade.transport.kafka import KafkaLog
 DEADLINE_S: Final = 180.0
 QUIET_S: Final = 8.0
 """A program that was started again is done when it wrote nothing for so long; it writes at least every second."""
-LOOK_S: Final = 0.1
+LOOK_S: Final = 0.02
+IDLE_S: Final = 30.0
+"""How long a program that was started again may take until it writes; after that there was nothing left for it."""
 
 
 class Python(NamedTuple):
@@ -38,7 +40,7 @@ class Python(NamedTuple):
 
 
 @contextmanager
-def _filled(where: str, program: Program, orders: int) -> Iterator[tuple[Log, str]]:
+def _filled(where: str, orders: int) -> Iterator[tuple[Log, str]]:
     prefix = f"{uuid4().hex[:8]}-"
     with open_log(where, prefix, LIBRDKAFKA) as log:
         try:
@@ -62,7 +64,7 @@ def once(program: Program, where: str, orders: int, python: Python) -> dict[str,
         RuntimeError: the program failed.
         TimeoutError: it took too long.
     """
-    with _filled(where, program, orders) as (log, prefix):
+    with _filled(where, orders) as (log, prefix):
         command = _command(program, python, where, prefix, orders)
         try:
             done = subprocess.run(command, capture_output=True, cwd=_FOLDER, timeout=DEADLINE_S, check=False)
@@ -93,15 +95,18 @@ def _process(program: Program, python: Python, where: str, prefix: str) -> Itera
 
 
 def killed(program: Program, where: str, orders: int, python: Python) -> dict[str, Any]:
-    """Killed (`kill -9`) when a part of its outputs is written, and started again: the verdict when it is quiet.
+    """Killed (`kill -9`) when a part of its outputs is written, and started again: the `verdict` when it is quiet.
+
+    `written_at_kill` of `rupees_due` records of one topic, committed or not, tell whether it was in the middle.
 
     Raises:
         RuntimeError: the program ended by itself.
         TimeoutError: it does not get on.
     """
-    with _filled(where, program, orders) as (log, prefix):
-        # Half of the legs of both sides, or of the buyers' where no others are written.
-        part = orders // 2 if program.writes_all else orders // 4
+    with _filled(where, orders) as (log, prefix):
+        # A quarter of the legs of both sides, or of the buyers' where no others are written: programs that write
+        # seldom are further by then.
+        part = orders // 4 if program.writes_all else orders // 8
         starts = {(topics.CASH_MOVEMENTS, partition): 0 for partition in range(log.partitions())}
         with closing(log.reader(starts)) as reader:
 
@@ -112,13 +117,14 @@ def killed(program: Program, where: str, orders: int, python: Python) -> dict[st
                 _until(lambda: written() >= part, process)
             at_kill = written()
             with _process(program, python, where, prefix) as process:
-                _until(lambda: written() > at_kill, process)
                 count, since = written(), time.monotonic()
-                while time.monotonic() - since < QUIET_S:
+                while time.monotonic() - since < (IDLE_S if count == at_kill else QUIET_S):
                     time.sleep(LOOK_S)
                     if (now := written()) != count:
                         count, since = now, time.monotonic()
-        return {"verdict": judge(log, orders, writes_all=program.writes_all)._asdict()}
+        verdict = judge(log, orders, writes_all=program.writes_all)
+    due = orders if program.writes_all else orders // 2
+    return {"verdict": verdict._asdict(), "written_at_kill": at_kill, "rupees_due": due}
 
 
 def _until(condition: Any, process: "subprocess.Popen[bytes]") -> None:
