@@ -96,13 +96,15 @@ def _ratios(results: dict[str, Any]) -> list[str]:
 def _killed(results: dict[str, Any]) -> list[str]:
     rows = []
     for name, found in results["killed"].items():
+        program = PROGRAMS[name]
         if found.get("failed"):
-            rows.append((PROGRAMS[name].title, PROGRAMS[name].promises, "", "", f"did not run: {found['failed']}"))
+            rows.append((program.title, program.promises, "", "", "", f"did not run: {found['failed']}"))
             continue
         verdict = Verdict(**found["verdict"])
-        numbers = (f"{verdict.lost:,}", f"{verdict.doubled:,}")
-        rows.append((PROGRAMS[name].title, PROGRAMS[name].promises, *numbers, f"of {verdict.orders:,} orders"))
-    return _table(("program", "promises", "orders lost", "settled twice", ""), rows)
+        when = f"{found['written_at_kill'] / found['rupees_due']:.0%}"
+        counts = (f"{verdict.orders:,}", when, f"{verdict.lost:,}", f"{verdict.doubled:,}")
+        rows.append((program.title, program.promises, *counts))
+    return _table(("program", "promises", "orders", "written when killed", "orders lost", "settled twice"), rows)
 
 
 def _books(results: dict[str, Any]) -> list[str]:
