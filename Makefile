@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What the exchange is compared with wants older libraries than it does: an environment of its own.
+PEERS := $(VENV)-peers
+PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -46,11 +49,14 @@ bench: $(INSTALLED)  ## the figures of docs/performance.md
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/replay.py
 
-bench-kafka: $(INSTALLED)  ## the same on Kafka, in a container; beside loops that do the same work
+bench-kafka: $(INSTALLED)  ## on Kafka, in a container: latency, what a kill costs, what a second exchange brings
 	$(BIN)/python benchmarks/on_kafka.py
 
+performance: $(INSTALLED) $(PEERS_INSTALLED)  ## everything side by side on one broker; writes docs/performance.md
+	$(BIN)/python benchmarks/performance.py --peers $(PEERS)/bin/python --write $(ARGS)
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -58,4 +64,10 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --editable '.[fast]' --group dev --group bench
+	@touch $@
+
+$(PEERS_INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --upgrade "pip>=25.1"
+	$(PEERS)/bin/pip install --quiet --editable . --group peers
 	@touch $@

@@ -23,13 +23,13 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 import pyorderbook  # type: ignore[import-untyped]
 
+from machine import processor
 from stocktrade import __version__
 from stocktrade.core.book import Order, OrderBook
 from stocktrade.core.exchange import Exchange
@@ -219,16 +219,6 @@ def capture_pause(exchange: Exchange, rounds: int) -> float:
         pauses.append((perf_counter() - start) * 1e3)
         del capture  # outside of the measured time: whoever writes the snapshot lets go of it
     return median(pauses)
-
-
-def processor() -> str:
-    """The name of the processor, where it can be read."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from kafka.structs import TopicPartition
 from stocktrade import cli, settings
 from stocktrade.audit.auditor import audit
 from stocktrade.audit.findings import Rule
-from stocktrade.shard.history import to_the_end
+from stocktrade.errors import JournalBroken
+from stocktrade.shard.history import snapshots_of, to_the_end
 from stocktrade.shard.node import Node
 from stocktrade.transport import topics
 from stocktrade.transport.base import NewRecord
@@ -143,3 +144,39 @@ def test_a_journal_whose_beginning_is_not_kept_breaks_nothing(kafka_servers: str
         assert report.waiting == 0
         log.append([NewRecord(topics.TRADES, b"k", b'{"seq": 999, "trade_id": "T0-999-1"}', 0)])
         assert not audit(log).clean
+
+
+@pytest.mark.kafka
+def test_a_journal_is_kept_from_the_newest_snapshot_on_or_not_traded_on(kafka_servers: str) -> None:
+    """What may be thrown away, as docs/kafka.md says: an exchange goes on from the snapshot, or refuses to begin."""
+    with on_kafka(kafka_servers, 1) as (log, cut):
+        for record in orders(885, 2):
+            log.append([record])
+        node = Node(log, name="test", now_ms=lambda: 0)
+        ends = node.backlog_ends()
+        while not node.has_taken(ends):
+            node.step(0.05)
+        node.close()  # a second snapshot
+        newest, earlier = snapshots_of(log, 0).manifests()[:2]
+        cut(topics.JOURNAL, 0, newest.journal_offset)
+        report = audit(log)
+        assert earlier.entry < newest.entry
+        assert {rule: tally.findings[:2] for rule, tally in report.tallies.items() if tally.broken} == {}
+        assert report.tallies[Rule.SNAPSHOTS].unchecked
+        node = Node(log, name="test", now_ms=lambda: 0)
+        while not node.owners:
+            node.step(0.05)
+        assert node.owners[0].recovered.from_snapshot
+        node.close()
+
+        cut(topics.JOURNAL, 0, -1)
+        assert not audit(log).clean
+        node = Node(log, name="test", now_ms=lambda: 0)
+
+        def own() -> None:
+            while not node.owners:
+                node.step(0.05)
+
+        with pytest.raises(JournalBroken, match="is not kept, and no snapshot stands for it"):
+            own()
+        node.abandon()

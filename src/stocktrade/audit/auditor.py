@@ -230,6 +230,9 @@ class _Walk:
         why = f"{self._journal.place} is kept from entry {entry.entry} on"
         for rule in (Rule.REPLAY, Rule.OUTPUTS, Rule.FILLS, Rule.PRIORITY, Rule.IDS, Rule.TRADES, Rule.LEGS):
             self._report.unchecked(rule, why)
+        for earlier in [number for number in self._manifests if number < entry.entry]:
+            del self._manifests[earlier]
+            self._report.unchecked(Rule.SNAPSHOTS, why)
         for topic, output in self._outputs.items():
             for message in output.skip_before(entry.first_seq):
                 if topic in (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS):

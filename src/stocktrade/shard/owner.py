@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Fact, Instruction
 from stocktrade.domain.messages import JournalRecord, SnapshotManifest
-from stocktrade.errors import Fenced, LogDamaged
+from stocktrade.errors import Fenced, JournalBroken, LogDamaged
 from stocktrade.failpoints import hit
 from stocktrade.shard import repair, snapshot
 from stocktrade.shard.history import Replica, replica_from_snapshot, snapshots_of, to_the_end
@@ -139,6 +139,13 @@ class Owner:
         replica = self._restore(rules)
         replayed = 0
         self._reader = self._log.reader({(topics.JOURNAL, self.shard): replica.offset + 1})
+        if replica.manifest is None and (kept := self._reader.starts().get((topics.JOURNAL, self.shard), 0)):
+            # With entries left the chain would tell. Without, it looks like a new exchange, which trades all again.
+            raise JournalBroken(
+                f"the beginning of shard {self.shard}'s journal is not kept, and no snapshot stands for it",
+                cause=f"{topics.JOURNAL}@{self.shard} is kept from offset {kept} on",
+                hint="restore the log from a copy; nothing was written",
+            )
         for record in to_the_end(self._reader):
             entry = replica.entry_of(record)
             if entry is None:

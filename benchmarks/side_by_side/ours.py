@@ -1,0 +1,31 @@
+"""The exchange itself: what `nse` runs (`shard.node.Node`), without a screen."""
+
+import time
+
+from side_by_side.work import Stopwatch, open_log
+from stocktrade.shard.node import Node
+from stocktrade.transport import KAFKA_PYTHON, LIBRDKAFKA
+
+
+def run(where: str, prefix: str, orders: int, client: str = KAFKA_PYTHON) -> float:
+    """Seconds in which the exchange took the orders.
+
+    A step reads, matches and commits at once, so time runs from before the first step after the shards are owned.
+    """
+    watch = Stopwatch()
+    with open_log(where, prefix, client) as log:
+        node = Node(log, name="bench", now_ms=lambda: time.time_ns() // 1_000_000)
+        while len(node.owners) < log.partitions():
+            node.step(0.05)
+        watch.consumed()
+        taken = 0
+        while taken < orders:
+            taken += len(node.step(0.2).taken)
+        seconds = watch.seconds()
+        node.abandon()
+    return seconds
+
+
+def run_librdkafka(where: str, prefix: str, orders: int) -> float:
+    """The same, its records carried by librdkafka."""
+    return run(where, prefix, orders, LIBRDKAFKA)
