@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka clean
+.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka growth clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -48,6 +48,9 @@ bench: $(INSTALLED)  ## the figures of docs/performance.md
 
 bench-kafka: $(INSTALLED)  ## the same on Kafka, in a container; beside loops that do the same work
 	$(BIN)/python benchmarks/on_kafka.py
+
+growth: $(INSTALLED)  ## what a larger exchange costs: docs/growth.svg and the tables of docs/performance.md
+	$(BIN)/python benchmarks/growth.py --draw
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
