@@ -620,6 +620,7 @@ def main() -> None:
     parser.add_argument("--exchange", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     size = QUICK if asked.quick else FULL
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is removed then, too
     if asked.exchange:
         exchange_of_several(*asked.exchange)
     if asked.point:

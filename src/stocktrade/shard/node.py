@@ -26,6 +26,9 @@ LOST_PATIENCE_S: Final = 30.0
 """How long a shard that was lost to another owner may stay without a new assignment. The group makes one within
 its session timeout when members come and go; without one, somebody trades outside of the group."""
 
+CONFIRM_IDLE_S: Final = 0.25
+"""How often an owner that takes nothing reads its journal: with many shards, doing so in every step is most of it."""
+
 HANGING_PATIENCE_S: Final = 60.0
 """How long an open transaction is waited for. The brokers end one of ours 15 s after it began and at their next
 look, 10 s later at most: what stays longer hangs."""
@@ -84,6 +87,7 @@ class Node:
         self._retry_at = 0.0
         self._hanging_since: float | None = None
         self._fenced: dict[int, tuple[float, Fenced]] = {}
+        self._confirm_at: dict[int, float] = {}
         self._backlog: dict[TopicPartition, int] = {}
         self._drained: set[int] = set()  # shards all of whose inputs were taken since `_backlog` was noted
         self.owners: dict[int, Owner] = {}
@@ -187,7 +191,10 @@ class Node:
             taken += batch
         if len(taken) > before:
             self._member.note_progress(owner.shard, owner.committed)
-        owner.confirm()
+        now = time.monotonic()
+        if len(taken) > before or now >= self._confirm_at.get(owner.shard, now):
+            self._confirm_at[owner.shard] = now + CONFIRM_IDLE_S
+            owner.confirm()
         if owner.snapshot_due():
             owner.begin_snapshot()
         self._busy |= owner.continue_snapshot()
