@@ -203,9 +203,9 @@ def in_the_core(dimension: str, x: int, size: Size) -> Iterator[Figures]:
             exchange.apply(order)
         rounds.append(len(orders) / (time.process_time() - began))
         del orders
-    began = time.perf_counter()
+    began = time.process_time()
     capture = exchange.capture()
-    pause_s = time.perf_counter() - began
+    pause_s = time.process_time() - began
     del capture
     yield {
         "x": x,
@@ -419,20 +419,10 @@ def of_shards(x: int, client: str, size: Size, servers: str) -> Iterator[Figures
 
 def kafka_bytes(log: Any, prefix: str) -> int:
     """What the topics take on the disks of the brokers, all copies together."""
-    answer = log._connection.admin.describe_log_dirs()  # noqa: SLF001 - the library that is behind it, only asked
-    found = json.dumps(answer, default=lambda value: value.to_dict() if hasattr(value, "to_dict") else str(value))
-    return _sizes(json.loads(found), prefix)
-
-
-def _sizes(found: Any, prefix: str) -> int:
-    if isinstance(found, list):
-        return sum(_sizes(each, prefix) for each in found)
-    if not isinstance(found, dict):
-        return 0
-    name = found.get("name") or found.get("topic")
-    if isinstance(name, str) and isinstance(found.get("partitions"), list):
-        return sum(int(each.get("partition_size", 0)) for each in found["partitions"]) if name.startswith(prefix) else 0
-    return sum(_sizes(each, prefix) for each in found.values())
+    brokers = log._connection.admin.describe_log_dirs()  # noqa: SLF001 - the library that is behind it, only asked
+    kept = [topic for each in brokers for place in each["log_dirs"] for topic in place["topics"]]
+    partitions = [each for topic in kept if topic["name"].startswith(prefix) for each in topic["partitions"]]
+    return sum(each["partition_size"] for each in partitions)
 
 
 def exchange_of_several(servers: str, prefix: str, client: str) -> None:

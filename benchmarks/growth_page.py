@@ -171,6 +171,7 @@ def tables(results: dict[str, Any]) -> str:
     """The results in Markdown: how they were made, a table for each dimension, and what takes how many bytes."""
     seconds = sum(found["seconds"] for found in results["dimensions"].values())
     parts = [f"{results['machine']}; {results['versions']}; measured in {seconds / 60:.0f} minutes."]
+    parts.append("![What an order costs as one thing grows](growth.svg)")
     for name, panel in PANELS.items():
         if name in results["dimensions"]:
             parts.append(_table(panel, results["dimensions"][name]["lines"]))

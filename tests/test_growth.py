@@ -39,6 +39,7 @@ def test_the_page_is_rewritten_between_its_marks_and_nowhere_else(tmp_path: Path
     growth_page.write(results(), page)
     expected = (
         "a machine; some versions; measured in 1 minutes.\n\n"
+        "![What an order costs as one thing grows](growth.svg)\n\n"
         "| resting orders | core, orders/s | capture, ms | embedded, orders/s | its processor time, µs/order "
         "| order → legs p50, ms | p99, ms | longest step, ms | start, s | memory, MiB |\n"
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
