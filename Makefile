@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance clean
+.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance growth clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -54,6 +54,9 @@ bench-kafka: $(INSTALLED)  ## on Kafka, in a container: latency, what a kill cos
 
 performance: $(INSTALLED) $(PEERS_INSTALLED)  ## everything side by side on one broker; writes docs/performance.md
 	$(BIN)/python benchmarks/performance.py --peers $(PEERS)/bin/python --write $(ARGS)
+
+growth: $(INSTALLED)  ## what a larger exchange costs: docs/growth.svg and the tables of docs/performance.md
+	$(BIN)/python benchmarks/growth.py --draw
 
 clean:
 	rm -rf $(VENV) $(PEERS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

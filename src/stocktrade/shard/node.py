@@ -31,6 +31,9 @@ COMMITTING_POLL_S: Final = 0.002
 
 POLL_RECORDS: Final = 2000
 
+CONFIRM_IDLE_S: Final = 0.25
+"""How often an owner that takes nothing reads its journal: with many shards, doing so in every step is most of it."""
+
 HANGING_PATIENCE_S: Final = 60.0
 """How long an open transaction is waited for. The brokers end one of ours 15 s after it began and at their next
 look, 10 s later at most: what stays longer hangs."""
@@ -88,6 +91,7 @@ class Node:
         self._retry_at = 0.0
         self._hanging_since: float | None = None
         self._fenced: dict[int, tuple[float, Fenced]] = {}
+        self._confirm_at: dict[int, float] = {}
         self._backlog: dict[TopicPartition, int] = {}
         self._drained: set[int] = set()  # shards all of whose inputs were taken since `_backlog` was noted
         self.owners: dict[int, Owner] = {}
@@ -191,7 +195,10 @@ class Node:
             taken += batch
         if len(taken) > before:
             self._member.note_progress(owner.shard, owner.committed)
-        owner.confirm()
+        now = time.monotonic()
+        if len(taken) > before or now >= self._confirm_at.get(owner.shard, now):
+            self._confirm_at[owner.shard] = now + CONFIRM_IDLE_S
+            owner.confirm()
         if owner.snapshot_due():
             taken += owner.begin_snapshot()
         owner.continue_snapshot()

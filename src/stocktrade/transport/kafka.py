@@ -463,7 +463,7 @@ class KafkaReader(_Opened, Reader):
         """See `Reader.held_back`."""
         if self._closed:
             return {}
-        held = self._holder.look({place: self._reached(place) for place in self._positions})
+        held = self._holder.look(lambda: {place: self._reached(place) for place in self._positions})
         return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
 
     def close(self) -> None:
@@ -780,8 +780,11 @@ class KafkaMember(_Opened, Member):
         return records
 
     def _held_back(self) -> dict[TopicPartition, float]:
-        empty = [each.place for inputs in self._inputs.values() for each in inputs if not each.waiting]
-        held = self._holder.look({place: self._fetcher.position(place) for place in empty})
+        def positions() -> dict[Place, int]:
+            empty = [each.place for inputs in self._inputs.values() for each in inputs if not each.waiting]
+            return {place: self._fetcher.position(place) for place in empty}
+
+        held = self._holder.look(positions)
         return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
 
     # --- ownership -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Invariant: a partition is called held back only when a broker has just said so, 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from kafka import TopicPartition
@@ -38,16 +38,17 @@ class HeldBack:
         self._held: dict[TopicPartition, float] = {}
         self._look_at = 0.0
 
-    def look(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, float]:
+    def look(self, positions: Callable[[], Mapping[TopicPartition, int]]) -> dict[TopicPartition, float]:
         """For how many seconds each of the partitions that are held back has been. Cheap: call it with each poll.
 
         Args:
-            positions: where the fetcher stands on the partitions from which everything fetched was taken.
+            positions: where the fetcher stands on the partitions from which everything fetched was taken. Asked only
+                when it is time to look: a client's answer costs as much as a small poll, for each partition.
         """
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY_S
-            self._note(positions, now)
+            self._note(positions(), now)
             self._held = self._confirmed(now)
         return {place: now - since for place, since in self._held.items()}
 
