@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from contract import (  # noqa: E402 - its assertions are rewritten first
 
 from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError  # noqa: E402
 from stocktrade.shard.node import Node  # noqa: E402
-from stocktrade.transport import KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, topics  # noqa: E402
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, topics  # noqa: E402
 from stocktrade.transport import kafka as adapter  # noqa: E402
-from stocktrade.transport.base import UNBOUNDED, Log, NewRecord, Record, TopicSpec, Writer  # noqa: E402
+from stocktrade.transport.base import UNBOUNDED, Log, Member, NewRecord, Record, TopicSpec, Writer  # noqa: E402
 from stocktrade.transport.kafka import KafkaLog  # noqa: E402
 from stocktrade.transport.kafka_client import discard_producer  # noqa: E402
 from stocktrade.transport.kafka_python import KafkaPython  # noqa: E402
@@ -252,6 +252,30 @@ def test_a_shard_that_was_assigned_anew_meanwhile_is_not_lost(log: KafkaLog, kaf
     member.lose(kept)
     assert kept not in member.poll(0.1).assigned
     member.close()
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_group_settles_although_nobody_waits_in_a_poll(kafka_servers: str, client: str) -> None:
+    """A busy member never waits; what it is given comes between two of its polls, and with its generation."""
+    prefix = f"{unique()}-"
+    between = threading.Event()
+    with ExitStack() as stack:
+        logs = [stack.enter_context(KafkaLog(kafka_servers, prefix=prefix, client=client)) for _ in range(3)]
+        logs[0].ensure_topics(topics.SPECS)
+        members = [log.member("group", topics.INPUTS) for log in logs]
+        assigned: list[frozenset[int]] = []
+        given: dict[tuple[Member, int], set[frozenset[int]]] = defaultdict(set)
+        deadline = time.monotonic() + 20
+        while sorted(shard for each in assigned for shard in each) != [0, 1, 2, 3] or not all(assigned):
+            assert time.monotonic() < deadline, assigned
+            assigned = []
+            for member in members:
+                assigned.append(member.poll(0).assigned)
+                given[member, member._generation].add(assigned[-1])  # type: ignore[attr-defined]  # of Kafka's alone
+                between.wait(0.02)
+        assert [each for each in given.values() if len(each) > 1] == []
+        for member in members:
+            member.close()
 
 
 def test_a_participants_open_transaction_shows_as_holding_back(log: KafkaLog, kafka_servers: str) -> None:
