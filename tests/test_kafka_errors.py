@@ -22,8 +22,8 @@ from kafka_container import HOST, KafkaContainer, free_port
 from kafka_listeners import USERS, ManyListeners
 from stocktrade import cli, settings
 from stocktrade.roles import order_entry
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON, kafka_txn, librdkafka, topics
 from stocktrade.transport import kafka_python as adapter
-from stocktrade.transport import kafka_txn, topics
 from test_cli_errors import check_lines
 
 pytestmark = pytest.mark.kafka
@@ -38,10 +38,17 @@ SOON_S: Final = 6.0
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the embedded log would have; it is never made here."""
     monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG, cli.DEBUG):
+    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG, settings.CLIENT, cli.DEBUG):
         monkeypatch.delenv(name, raising=False)
     yield tmp_path / "home"
     assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries the records of every command."""
+    monkeypatch.setenv(settings.CLIENT, request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +244,12 @@ def server_of(broker: ManyListeners, listener: str) -> str:
     ("number", "way"), list(enumerate(WRONG_WAYS)), ids=[f"{way.listener}-{way.error[:30]}" for way in WRONG_WAYS]
 )
 def test_a_wrong_way_to_connect_says_what_is_wrong_with_it(
-    capsys: pytest.CaptureFixture[str], broker: ManyListeners, certificates: Path, number: int, way: Way
+    capsys: pytest.CaptureFixture[str],
+    broker: ManyListeners,
+    certificates: Path,
+    client: str,
+    number: int,
+    way: Way,
 ) -> None:
     """BI-64: exit code 3 within six seconds, with the true cause, which the client library often keeps to itself."""
     server = server_of(broker, way.listener).replace(HOST, way.host)
@@ -257,12 +269,22 @@ def test_a_refused_password_is_not_tried_again_and_again(
     assert time.monotonic() - begin < 3
 
 
-def test_every_way_to_connect_trades(
-    capsys: pytest.CaptureFixture[str], broker: ManyListeners, certificates: Path, admin: Any, no_topics: None
-) -> None:
-    """Buyer by password, seller by TLS, exchange by SCRAM over TLS, watcher by a certificate of its own: one trade."""
+def allow_scram(admin: Any) -> None:
+    """Give the trader its password for SCRAM, too: the broker's own list is of those for PLAIN."""
     stronger = rights.UserScramCredentialUpsertion("trader", "SCRAM-SHA-512", USERS["trader"])
     assert admin.alter_user_scram_credentials([stronger]) == {"trader": None}
+
+
+def test_every_way_to_connect_trades(
+    capsys: pytest.CaptureFixture[str],
+    broker: ManyListeners,
+    certificates: Path,
+    admin: Any,
+    no_topics: None,
+    client: str,
+) -> None:
+    """Buyer by password, seller by TLS, exchange by SCRAM over TLS, watcher by a certificate of its own: one trade."""
+    allow_scram(admin)
 
     def ran(listener: str, protocol: str, *options: str, command: tuple[str, ...]) -> str:
         file = config(certificates, broker.server(listener), protocol, *options)
@@ -346,6 +368,7 @@ def test_a_user_without_rights_is_told_what_may_not_be_done(
     certificates: Path,
     admin: Any,
     no_topics: None,
+    client: str,
     grants: tuple[tuple[str, str], ...],
     command: tuple[str, ...],
     made: bool,

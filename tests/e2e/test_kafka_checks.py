@@ -5,6 +5,7 @@ Beside each guard the sound exchange meets the same fault and is found to be sou
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from sabotaged_kafka import LEADERLESS_WHILE
 
 from auditor import Report, Told, examine
 from kafka_container import KafkaContainer
+from stocktrade.transport import CLIENTS, LIBRDKAFKA
 from stocktrade.transport.base import Position
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -42,14 +44,29 @@ def broker(new_module_broker: Callable[..., KafkaContainer]) -> KafkaContainer:
 NewExchanges = Callable[..., Exchanges]
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """What carries the records."""
+    return str(request.param)
+
+
 @pytest.fixture
-def exchanges(broker: KafkaContainer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NewExchanges]:
+def exchanges(
+    broker: KafkaContainer, tmp_path: Path, request: pytest.FixtureRequest, client: str
+) -> Iterator[NewExchanges]:
     """Makes exchanges with guards off, on empty topics."""
     begun = contextlib.ExitStack()
 
     def sabotaged(*words: str, **options: object) -> Exchanges:
         program = (sys.executable, str(SABOTAGED), ",".join(words))
-        made = Exchanges(broker.bootstrap_servers, tmp_path, group=request.node.name, program=program, **options)  # type: ignore[arg-type]
+        made = Exchanges(
+            broker.bootstrap_servers,
+            tmp_path,
+            group=re.sub(r"\W", "-", request.node.name),
+            client=client,
+            program=program,
+            **options,  # type: ignore[arg-type]
+        )
         make_topics(made)
         begun.enter_context(made.ending())
         return made
@@ -144,21 +161,25 @@ def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) 
 
 @pytest.mark.parametrize("words", [("futures", "leaderless"), ("leaderless",)], ids=["off", "on"])
 def test_a_record_that_could_not_be_sent_is_not_left_out(
-    exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path
+    exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path, client: str
 ) -> None:
-    """While the trades' topic has no leader nothing is committed; unless futures are not checked: then trades lack."""
+    """While the trades' topic has no leader nothing is committed; unless futures are not checked: then trades lack.
+
+    Behind that guard librdkafka has one of its own: it commits no transaction of which a record failed.
+    """
     lasting = tmp_path / "leaderless"
     trusting = exchanges(*words, environment={LEADERLESS_WHILE: str(lasting)})
     exchange = trusting.nse()
     trusting.wait_until_owned_by(exchange)
     lasting.touch()
     place(trusting, *pair(1))
-    trusting.wait_for(exchange, "trade" if "futures" in words else "waits-for-the-log")
+    unguarded = "futures" in words and client != LIBRDKAFKA
+    trusting.wait_for(exchange, "trade" if unguarded else "waits-for-the-log")
     lasting.unlink()
     trusting.wait_for(exchange, "trade")
     trusting.stop(exchange)
     report = trusting.settle()
-    assert rules(report) >= {"outputs", "legs"} if "futures" in words else report.findings == []
+    assert rules(report) >= {"outputs", "legs"} if unguarded else report.findings == []
 
 
 def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExchanges) -> None:
