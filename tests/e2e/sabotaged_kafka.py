@@ -155,13 +155,13 @@ def _records_are_handed_over_twice() -> None:
     adapter.KafkaMember._deliver = twice  # type: ignore[method-assign]
 
 
-class _Producer(Producer):  # type: ignore[misc]  # the library has no types
+class _Producer(Producer):
     """librdkafka's: what it is told to produce may go to nobody, and what became of it may look well."""
 
     trusts = False
     leaderless_while: Path | None = None
 
-    def produce(
+    def produce(  # type: ignore[override]  # as it is called here
         self, topic: str, value: Any, key: Any, partition: int, heard: Callable[[Any, Any], None], **more: Any
     ) -> None:
         if topic == topics.TRADES and self.leaderless_while is not None and self.leaderless_while.exists():
@@ -206,7 +206,7 @@ FAULTS: Final[dict[str, Callable[[], None]]] = {
 }
 
 if __name__ == "__main__":
-    librdkafka.Producer = _Producer
+    librdkafka.Producer = _Producer  # type: ignore[attr-defined]  # it is the library's
     for word in filter(None, sys.argv.pop(1).split(",")):
         (GUARDS | FAULTS)[word]()
     main()

@@ -69,9 +69,7 @@ def is_whole(servers: str) -> bool:
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.timeout(240 + 180 * ROUNDS)
-def test_trading_goes_on_while_one_broker_of_three_is_away(
-    cluster: KafkaCluster, tmp_path: Path, client: str
-) -> None:
+def test_trading_goes_on_while_one_broker_of_three_is_away(cluster: KafkaCluster, tmp_path: Path, client: str) -> None:
     """Whatever the broker led that was killed, nothing is lost or doubled, and trades are made before it is back."""
     exchanges = Exchanges(cluster.bootstrap_servers, tmp_path, group=f"cluster-{client}", client=client)
     make_topics(exchanges)
