@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from kafka.cluster import ClusterMetadata
 
 from stocktrade.cli import main
@@ -28,7 +28,6 @@ from stocktrade.transport.kafka_client import Connection
 from stocktrade.transport.kafka_python import KafkaPython
 from stocktrade.transport.librdkafka import Librdkafka
 
-SHARDS_AT_MOST: Final = 100
 LEADERLESS_WHILE: Final = "STOCKTRADE_TEST_LEADERLESS_WHILE"
 """The fault `leaderless` lasts while the file exists that this variable names."""
 
@@ -156,25 +155,29 @@ def _records_are_handed_over_twice() -> None:
 
 
 class _Producer(Producer):
-    """librdkafka's: what it is told to produce may go to nobody, and what became of it may look well."""
+    """librdkafka's: it may lose what it is told to produce, and may say of anything that it was written."""
 
     trusts = False
     leaderless_while: Path | None = None
+    lost: Final[list[Callable[[Any, Any], None]]] = []
 
     def produce(  # type: ignore[override]  # as it is called here
         self, topic: str, value: Any, key: Any, partition: int, heard: Callable[[Any, Any], None], **more: Any
     ) -> None:
         if topic == topics.TRADES and self.leaderless_while is not None and self.leaderless_while.exists():
-            partition += SHARDS_AT_MOST
+            self.lost.append(heard)
+            return
+        super().produce(topic, value, key, partition, heard, **more)
 
-        def trusting(error: Any, message: Any) -> None:
-            heard(None if self.trusts else error, message)
-
-        super().produce(topic, value, key, partition, trusting, **more)
+    def poll(self, timeout: float = -1) -> int:
+        error = None if self.trusts else KafkaError(KafkaError._MSG_TIMED_OUT)
+        while self.lost:
+            self.lost.pop()(error, SimpleNamespace(offset=lambda: 0))
+        return super().poll(timeout)
 
 
 def _trades_have_no_leader() -> None:
-    """As long as a file exists: what is sent to that topic fails, on kafka-python when its time is over."""
+    """As long as a file exists: what is sent to that topic fails when its time is over, on librdkafka at once."""
     lasting = _Producer.leaderless_while = Path(os.environ[LEADERLESS_WHILE])
     leader_for_partition = ClusterMetadata.leader_for_partition
     partitions_for_broker = ClusterMetadata.partitions_for_broker

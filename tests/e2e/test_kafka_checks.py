@@ -22,7 +22,7 @@ from sabotaged_kafka import LEADERLESS_WHILE
 
 from auditor import Report, Told, examine
 from kafka_container import KafkaContainer
-from stocktrade.transport import CLIENTS, LIBRDKAFKA
+from stocktrade.transport import CLIENTS
 from stocktrade.transport.base import Position
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -161,25 +161,21 @@ def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) 
 
 @pytest.mark.parametrize("words", [("futures", "leaderless"), ("leaderless",)], ids=["off", "on"])
 def test_a_record_that_could_not_be_sent_is_not_left_out(
-    exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path, client: str
+    exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """While the trades' topic has no leader nothing is committed; unless futures are not checked: then trades lack.
-
-    Behind that guard librdkafka has one of its own: it commits no transaction of which a record failed.
-    """
+    """While the trades' topic has no leader nothing is committed; unless futures are not checked: then trades lack."""
     lasting = tmp_path / "leaderless"
     trusting = exchanges(*words, environment={LEADERLESS_WHILE: str(lasting)})
     exchange = trusting.nse()
     trusting.wait_until_owned_by(exchange)
     lasting.touch()
     place(trusting, *pair(1))
-    unguarded = "futures" in words and client != LIBRDKAFKA
-    trusting.wait_for(exchange, "trade" if unguarded else "waits-for-the-log")
+    trusting.wait_for(exchange, "trade" if "futures" in words else "waits-for-the-log")
     lasting.unlink()
     trusting.wait_for(exchange, "trade")
     trusting.stop(exchange)
     report = trusting.settle()
-    assert rules(report) >= {"outputs", "legs"} if unguarded else report.findings == []
+    assert rules(report) >= {"outputs", "legs"} if "futures" in words else report.findings == []
 
 
 def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExchanges) -> None:
