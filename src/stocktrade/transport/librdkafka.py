@@ -177,8 +177,8 @@ def _until(producer: Any, refusals: _Refusals, deadline: float, ask: Callable[[f
 
 
 def _is_passing(error: KafkaException) -> bool:
-    code: int = error.args[0].code()
-    return code in _PASSING
+    said: NativeError = error.args[0]
+    return said.retriable() or said.code() in _PASSING
 
 
 def _logger(handler: logging.Handler) -> logging.Logger:
