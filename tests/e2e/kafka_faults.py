@@ -25,6 +25,9 @@ from stocktrade import settings
 from stocktrade.transport import KAFKA_PYTHON, topics
 from stocktrade.transport.kafka import KafkaLog
 
+ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
+"""So many rounds of all faults."""
+
 SEED: Final = 885
 SHARDS: Final = 4
 CLIENTS: Final = 3

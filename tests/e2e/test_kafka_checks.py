@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clients import Message, make_order
-from kafka_faults import BROKER, SHARDS, TIMES, Exchanges, make_topics
+from kafka_faults import BROKER, ROUNDS, SHARDS, TIMES, Exchanges, make_topics
 from sabotaged_kafka import LEADERLESS_WHILE
 
 from auditor import Report, Told, examine
@@ -44,10 +44,17 @@ def broker(new_module_broker: Callable[..., KafkaContainer]) -> KafkaContainer:
 NewExchanges = Callable[..., Exchanges]
 
 
-@pytest.fixture(params=CLIENTS)
+@pytest.fixture
 def client(request: pytest.FixtureRequest) -> str:
     """What carries the records."""
     return str(request.param)
+
+
+on_both = pytest.mark.parametrize("client", CLIENTS, indirect=True)
+"""For guards that are each client's own."""
+
+of_the_shard = pytest.mark.parametrize("client", CLIENTS if ROUNDS > 1 else CLIENTS[:1], indirect=True)
+"""For guards that stand above the clients: tested on both when there is time."""
 
 
 @pytest.fixture
@@ -93,6 +100,7 @@ def rules(report: Report) -> set[str]:
     return {finding.rule for finding in report.findings}
 
 
+@of_the_shard
 def test_a_commit_in_two_transactions_is_found(exchanges: NewExchanges) -> None:
     """Killed in between, the exchange leaves orders without answers and trades without legs."""
     torn = exchanges("atomic")
@@ -101,6 +109,7 @@ def test_a_commit_in_two_transactions_is_found(exchanges: NewExchanges) -> None:
     assert rules(torn.settle()) >= {"answers", "outputs"}
 
 
+@on_both
 def test_an_order_that_was_taken_back_is_found_in_the_journal(exchanges: NewExchanges) -> None:
     """Read uncommitted, an order of a participant's aborted transaction is traded."""
     uncommitted = exchanges("committed")
@@ -116,6 +125,7 @@ def test_an_order_that_was_taken_back_is_found_in_the_journal(exchanges: NewExch
     assert rules(uncommitted.settle()) >= {"inputs"}
 
 
+@on_both
 def test_an_owner_that_nobody_fences_is_found(exchanges: NewExchanges) -> None:
     """Stopped before a commit and replaced, it commits all the same: an entry that does not count."""
     unfenced = exchanges("fence")
@@ -132,6 +142,7 @@ def test_an_owner_that_nobody_fences_is_found(exchanges: NewExchanges) -> None:
     assert unfenced.settle().ignored > 0
 
 
+@of_the_shard
 @pytest.mark.parametrize("words", [("offsets", "twice"), ("twice",)], ids=["off", "on"])
 def test_an_input_that_is_handed_over_twice_is_taken_once(exchanges: NewExchanges, words: tuple[str, ...]) -> None:
     """Without the comparison of offsets, and only then, the journal has inputs twice."""
@@ -141,6 +152,7 @@ def test_an_input_that_is_handed_over_twice_is_taken_once(exchanges: NewExchange
     assert rules(report) >= {"inputs"} if "offsets" in words else report.findings == []
 
 
+@of_the_shard
 def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) -> None:
     """It misses what its predecessor commits in between, and writes an entry that does not count."""
     late = exchanges("claim", times=LONG)
@@ -159,6 +171,7 @@ def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) 
     assert late.settle().ignored > 0
 
 
+@on_both
 @pytest.mark.parametrize("words", [("futures", "leaderless"), ("leaderless",)], ids=["off", "on"])
 def test_a_record_that_could_not_be_sent_is_not_left_out(
     exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path
@@ -178,6 +191,7 @@ def test_a_record_that_could_not_be_sent_is_not_left_out(
     assert rules(report) >= {"outputs", "legs"} if "futures" in words else report.findings == []
 
 
+@on_both
 def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExchanges) -> None:
     """A participant's transaction leaves a gap in the offsets; what follows it is taken all the same."""
     sound = exchanges()
@@ -198,6 +212,7 @@ def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExch
     assert (report.findings, report.inputs, report.trades) == ([], 5, 2)
 
 
+@on_both
 def test_an_order_that_is_sent_again_and_again_is_taken_once(exchanges: NewExchanges) -> None:
     """Twice in a row, after a kill and a recovery, and after a clean stop: it trades once and nothing is doubled."""
     sound = exchanges()

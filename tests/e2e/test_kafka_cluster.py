@@ -4,7 +4,6 @@ Topics have three copies and a write counts when two have it, so trading must go
 """
 
 import contextlib
-import os
 import random
 import sys
 import time
@@ -17,7 +16,7 @@ from kafka import KafkaAdminClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kafka_faults import BROKER, SEED, SHARDS, Exchanges, make_topics
+from kafka_faults import BROKER, ROUNDS, SEED, SHARDS, Exchanges, make_topics
 from processes import until
 
 from kafka_container import KafkaCluster
@@ -25,7 +24,6 @@ from stocktrade.transport import CLIENTS, topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
 SMALL: Final = {**BROKER, "KAFKA_HEAP_OPTS": "-Xms96m -Xmx256m"}
 TRANSACTIONS: Final = "__transaction_state"
 

@@ -1,6 +1,6 @@
 """Every fault that an exchange on Kafka must survive, under load, one after the other; then an audit of the whole log.
 
-`make fault-test` repeats them, `make kafka-soak` for an hour.
+On each client. `make fault-test` repeats them, `make kafka-soak` for an hour.
 """
 
 import os
@@ -16,16 +16,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kafka_faults import BROKER, FAULTS, SEED, Exchanges, Venue, make_topics
+from kafka_faults import BROKER, FAULTS, ROUNDS, SEED, Exchanges, Venue, make_topics
 
 from kafka_container import KafkaContainer
 from stocktrade.transport import CLIENTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
 SECONDS: Final = float(os.environ.get("STOCKTRADE_TEST_FAULT_SECONDS", "0"))
-"""So many rounds of all faults, and more until so many seconds are over."""
+"""More rounds until so many seconds are over."""
 
 
 @pytest.mark.parametrize("client", CLIENTS)
