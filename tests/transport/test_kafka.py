@@ -1,6 +1,7 @@
 """The log on Kafka passes the contract on a real broker, and does what only it promises."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import kafka
 import pytest
 
 from kafka_container import KafkaContainer, free_port
+from kcat import kcat, need_kcat
 
 pytest.register_assert_rewrite("contract")
 
@@ -156,6 +158,22 @@ def test_an_option_that_librdkafka_cannot_obey_is_refused(kafka_servers: str, na
         log._connection.settings = log._connection.settings._replace(native=native)
         with pytest.raises(UsageError, match=f"no option {name}"):
             Librdkafka(log._connection, "")
+
+
+def test_a_header_whose_name_is_no_text_stops_no_reader_on_librdkafka(kafka_servers: str) -> None:
+    """Anybody may send one. The library leaves an error behind that comes to light in whatever is called next."""
+    need_kcat()
+    with KafkaLog(kafka_servers, prefix=f"{unique()}-", partitions=1, client=LIBRDKAFKA) as log:
+        topic = make_topic(log)
+        for value, name in ((b"one", b"name"), (b"two", b"\xff\xfe"), (b"three", b"name")):
+            header = os.fsdecode(name + b"=1")
+            kcat(kafka_servers, "-P", "-t", log._prefix + topic, "-p", "0", "-H", header, stdin=value)
+        found = read_to_end(log.reader({(topic, 0): 0}))
+    assert [(record.value, record.headers) for record in found] == [
+        (b"one", (("name", b"1"),)),
+        (b"two", ()),
+        (b"three", (("name", b"1"),)),
+    ]
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

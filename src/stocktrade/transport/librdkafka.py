@@ -309,12 +309,16 @@ class _Fetcher(Fetcher):
             if problem is not None:
                 self._take_error(place, problem, offset)
             elif offset >= self._from.get(place, offset + 1):
-                batches.setdefault(place, []).append(self._record(message, offset))
+                try:
+                    record = self._record(message, offset)
+                except (SystemError, UnicodeDecodeError):  # it has a header whose name is no text
+                    record = self._record(message, offset, named=False)
+                batches.setdefault(place, []).append(record)
         for place, batch in batches.items():
             self._reached[place] = max(self._reached[place], batch[-1].offset + 1)
         return batches
 
-    def _record(self, message: Any, offset: int) -> Record:
+    def _record(self, message: Any, offset: int, *, named: bool = True) -> Record:
         _, time_ms = message.timestamp()
         return Record(
             message.topic()[self._prefix_length :],
@@ -324,7 +328,7 @@ class _Fetcher(Fetcher):
             time_ms,
             message.key(),
             message.value(),
-            tuple(message.headers() or ()),
+            tuple(message.headers() or ()) if named else (),
         )
 
     def _take_error(self, place: Place, error: Any, offset: int | None) -> None:
