@@ -13,7 +13,7 @@ from stocktrade import cli, settings
 # fixtures below stop what they start.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
-from kafka_container import DEFAULT_IMAGE, IMAGE_VARIABLE, KafkaContainer
+from kafka_container import DEFAULT_IMAGE, IMAGE_VARIABLE, QUICK_START, KafkaContainer
 
 SERVERS_VARIABLE = "STOCKTRADE_TEST_BOOTSTRAP_SERVERS"
 REQUIRE_VARIABLE = "STOCKTRADE_REQUIRE_KAFKA"
@@ -76,7 +76,7 @@ def kafka_servers() -> Iterator[str]:
         return
     if not _image_is_usable():
         _do_without(HOW_TO_ENABLE)
-    with KafkaContainer() as broker:
+    with KafkaContainer(env=QUICK_START) as broker:
         yield broker.bootstrap_servers
 
 
@@ -105,7 +105,7 @@ def _brokers() -> Iterator[Callable[..., KafkaContainer]]:
     started: list[KafkaContainer] = []
 
     def start(**env: str) -> KafkaContainer:
-        started.append(KafkaContainer(env=env).start())
+        started.append(KafkaContainer(env={**QUICK_START, **env}).start())
         return started[-1]
 
     yield start

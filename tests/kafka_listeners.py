@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
-from kafka_container import HOST, KafkaContainer, free_port
+from kafka_container import HOST, QUICK_START, KafkaContainer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class ManyListeners(KafkaContainer):
     def __init__(self, folder: Path) -> None:
         self._listeners = dict(zip(LISTENERS, (free_port() for _ in LISTENERS), strict=True))
         self.lost_address = f"{HOST}:{free_port()}"
-        super().__init__()
+        super().__init__(env=QUICK_START)
         make_certificates(folder)
         self.with_volume_mapping(str(folder), SECRETS, "ro")
 

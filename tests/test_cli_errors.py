@@ -463,6 +463,73 @@ def test_options_without_a_server_are_not_ignored(
     assert not home.exists()
 
 
+ON_THE_LOG: Final = (
+    "nse --once", "buy SBI 1 885", "sell SBI 1", "cancel 7c2f", "replace 7c2f --price 886", "watch --no-follow",
+    "book SBI", "trades", "holdings", "funds", "orders", "audit", "replay --log", "topics", "topics create", "dlq list",
+    "dlq show buy-orders@0:0", "dlq redrive buy-orders@0:0 --yes",
+)  # fmt: skip
+"""Every command that opens the log, but doctor, which goes on."""
+
+
+@pytest.fixture
+def without_librdkafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package without its extra."""
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.delitem(sys.modules, "stocktrade.transport.librdkafka", raising=False)
+
+
+@pytest.mark.parametrize("command", ON_THE_LOG)
+@pytest.mark.parametrize(
+    ("client", "error", "hint"),
+    [
+        ("librdkafka", "librdkafka is not installed", "pip install 'stocktrade[fast]'"),
+        ("rdkafka", "STOCKTRADE_CLIENT cannot be 'rdkafka'", "it can be kafka-python or librdkafka"),
+    ],
+)
+def test_a_client_that_is_not_there_is_told_by_every_command(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    without_librdkafka: None,
+    command: str,
+    client: str,
+    error: str,
+    hint: str,
+) -> None:
+    """Before any broker is looked for, with the command that installs it."""
+    monkeypatch.setenv(settings.CLIENT, client)
+    assert cli.run([*command.split(), "-b", "127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    check_lines(said, about=error)
+    assert said.endswith(f"hint: {hint}\n")
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("client", "check", "found", "hint"),
+    [
+        ("librdkafka", "log", "librdkafka is not installed", "pip install 'stocktrade[fast]'"),
+        ("rdkafka", "settings", "STOCKTRADE_CLIENT cannot be 'rdkafka'", "it can be kafka-python or librdkafka"),
+    ],
+)
+def test_a_client_that_is_not_there_is_a_finding_of_doctor(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    without_librdkafka: None,
+    client: str,
+    check: str,
+    found: str,
+    hint: str,
+) -> None:
+    monkeypatch.setenv(settings.CLIENT, client)
+    assert cli.run(["doctor", "-b", "127.0.0.1:1", "--json"]) == 1
+    checks = {each["check"]: each for each in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks[check]["state"] == "failed"
+    assert checks[check]["found"].startswith(found)
+    assert checks[check]["hint"] == hint
+
+
 def test_help_shows_no_value_of_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,9 +21,12 @@ from conftest import HOW_TO_ENABLE, _do_without, _image_is_usable
 from kafka_container import HOST, KafkaContainer, free_port
 from kafka_listeners import USERS, ManyListeners
 from stocktrade import cli, settings
+from stocktrade.errors import Unavailable, Unknown, UsageError
 from stocktrade.roles import order_entry
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, librdkafka, topics
 from stocktrade.transport import kafka_python as adapter
-from stocktrade.transport import kafka_txn, topics
+from stocktrade.transport.base import NewRecord
+from stocktrade.transport.kafka import KafkaLog
 from test_cli_errors import check_lines
 
 pytestmark = pytest.mark.kafka
@@ -38,10 +41,17 @@ SOON_S: Final = 6.0
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the embedded log would have; it is never made here."""
     monkeypatch.setenv(settings.HOME, str(tmp_path / "home"))
-    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG, cli.DEBUG):
+    for name in (settings.BOOTSTRAP_SERVERS, settings.COMMAND_CONFIG, settings.CLIENT, cli.DEBUG):
         monkeypatch.delenv(name, raising=False)
     yield tmp_path / "home"
     assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries the records of every command."""
+    monkeypatch.setenv(settings.CLIENT, request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -233,11 +243,28 @@ def server_of(broker: ManyListeners, listener: str) -> str:
     return broker.bootstrap_servers if listener == "PLAINTEXT" else broker.server(listener)
 
 
+TRIED: Final = [
+    (client, number, way)
+    for client in CLIENTS
+    for number, way in enumerate(WRONG_WAYS)
+    # Who is asked first is the same whatever carries the records; the long waits need not be waited for twice.
+    if client == KAFKA_PYTHON or way.options
+]
+
+
 @pytest.mark.parametrize(
-    ("number", "way"), list(enumerate(WRONG_WAYS)), ids=[f"{way.listener}-{way.error[:30]}" for way in WRONG_WAYS]
+    ("client", "number", "way"),
+    TRIED,
+    indirect=["client"],
+    ids=[f"{client}-{way.listener}-{way.error[:30]}" for client, _, way in TRIED],
 )
 def test_a_wrong_way_to_connect_says_what_is_wrong_with_it(
-    capsys: pytest.CaptureFixture[str], broker: ManyListeners, certificates: Path, number: int, way: Way
+    capsys: pytest.CaptureFixture[str],
+    broker: ManyListeners,
+    certificates: Path,
+    client: str,
+    number: int,
+    way: Way,
 ) -> None:
     """BI-64: exit code 3 within six seconds, with the true cause, which the client library often keeps to itself."""
     server = server_of(broker, way.listener).replace(HOST, way.host)
@@ -257,12 +284,22 @@ def test_a_refused_password_is_not_tried_again_and_again(
     assert time.monotonic() - begin < 3
 
 
-def test_every_way_to_connect_trades(
-    capsys: pytest.CaptureFixture[str], broker: ManyListeners, certificates: Path, admin: Any, no_topics: None
-) -> None:
-    """Buyer by password, seller by TLS, exchange by SCRAM over TLS, watcher by a certificate of its own: one trade."""
+def allow_scram(admin: Any) -> None:
+    """Give the trader its password for SCRAM, too: the broker's own list is of those for PLAIN."""
     stronger = rights.UserScramCredentialUpsertion("trader", "SCRAM-SHA-512", USERS["trader"])
     assert admin.alter_user_scram_credentials([stronger]) == {"trader": None}
+
+
+def test_every_way_to_connect_trades(
+    capsys: pytest.CaptureFixture[str],
+    broker: ManyListeners,
+    certificates: Path,
+    admin: Any,
+    no_topics: None,
+    client: str,
+) -> None:
+    """Buyer by password, seller by TLS, exchange by SCRAM over TLS, watcher by a certificate of its own: one trade."""
+    allow_scram(admin)
 
     def ran(listener: str, protocol: str, *options: str, command: tuple[str, ...]) -> str:
         file = config(certificates, broker.server(listener), protocol, *options)
@@ -281,6 +318,59 @@ def test_every_way_to_connect_trades(
     seen = ran("MUTUAL", "SSL", CA, mine, command=("watch", "--no-follow", "--only=trades", "--json"))
     (trade,) = [json.loads(line)["value"] for line in seen.splitlines()]
     assert (trade["buy_order_id"], trade["sell_order_id"], trade["quantity"]) == ("b1", "s1", 100)
+
+
+@pytest.mark.parametrize("what", ["append", "claim", "read", "take"])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"sasl.password": WRONG_PASSWORD}, "Invalid username or password"),
+        ({"ssl.ca.location": "CERTIFICATES/other-ca.pem"}, "certificate verify failed"),
+        ({"ssl.ca.location": "CERTIFICATES/nowhere.pem"}, "ssl.ca.location failed"),
+    ],
+    ids=["password", "authority", "file"],
+)
+def test_what_only_librdkafka_is_refused_is_told_soon(
+    broker: ManyListeners, certificates: Path, admin: Any, no_topics: None, bad: dict[str, str], said: str, what: str
+) -> None:
+    """A password that was changed meanwhile, say: the library goes on trying, and raises nothing by itself."""
+    options = {
+        "security.protocol": "SASL_SSL",
+        "ssl.truststore.location": f"{certificates}/ca.pem",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "trader",
+        "sasl.password": USERS["trader"],
+    }
+    with KafkaLog(broker.server("BOTH"), settings=options, client=LIBRDKAFKA, partitions=1) as log:
+        log.ensure_topics(topics.SPECS)
+        native = {name: value.replace("CERTIFICATES", str(certificates)) for name, value in bad.items()}
+        connection = log._connection
+        connection.settings = connection.settings._replace(native=connection.settings.native | native)
+
+        def read() -> None:
+            reader = log.reader({(topics.BUY_ORDERS, 0): 0})
+            while True:
+                reader.poll(0.1)
+
+        def take() -> None:
+            member = log.member("group", topics.INPUTS)
+            while True:
+                for shard in member.poll(0.1).assigned:
+                    member.start(shard, {})
+
+        doing = {
+            "append": lambda: log.append([NewRecord(topics.BUY_ORDERS, None, b"", 0)]),
+            "claim": lambda: log.claim(0),
+            "read": read,
+            "take": take,
+        }[what]
+        begin = time.monotonic()
+        with pytest.raises((Unavailable, UsageError)) as raised:
+            doing()
+        assert time.monotonic() - begin < SOON_S
+        assert not isinstance(raised.value, Unknown)
+        assert said in raised.value.cause
+        assert WRONG_PASSWORD not in repr(raised.value) + raised.value.cause
 
 
 # --- rights and topics -----------------------------------------------------------------------------------------
@@ -346,6 +436,7 @@ def test_a_user_without_rights_is_told_what_may_not_be_done(
     certificates: Path,
     admin: Any,
     no_topics: None,
+    client: str,
     grants: tuple[tuple[str, str], ...],
     command: tuple[str, ...],
     made: bool,
@@ -474,7 +565,9 @@ QUICK: Final = tuple(
 def awake(broker: ManyListeners) -> Iterator[KafkaContainer]:
     """The broker, which a test may freeze."""
     yield broker
-    if broker.get_wrapped_container().status == "paused":
+    container = broker.get_wrapped_container()
+    container.reload()
+    if container.status == "paused":
         broker.unpause_broker()
 
 
@@ -484,21 +577,27 @@ def test_an_order_of_which_nothing_is_heard_any_more_is_unknown_and_can_be_repea
     broker: ManyListeners,
     awake: KafkaContainer,
     no_topics: None,
+    client: str,
 ) -> None:
     """The broker freezes when the order is on its way: exit code 3, and the id with which it is taken once."""
     server = broker.bootstrap_servers
     assert cli.run(["topics", "create", "--partitions=1", "-b", server]) == 0
     capsys.readouterr()
     send: Callable[..., Any] = vars(adapter)["send"]
+    produce = librdkafka._Appender.append
     sent: list[Any] = []
 
-    def freeze_and_send(*arguments: Any) -> Any:
-        if not sent:
-            awake.pause_broker()
-        sent.append(arguments)
-        return send(*arguments)
+    def freezing(do: Callable[..., Any]) -> Callable[..., Any]:
+        def freeze_and_do(*arguments: Any) -> Any:
+            if not sent:
+                awake.pause_broker()
+            sent.append(arguments)
+            return do(*arguments)
 
-    monkeypatch.setattr(adapter, "send", freeze_and_send)
+        return freeze_and_do
+
+    monkeypatch.setattr(adapter, "send", freezing(send))
+    monkeypatch.setattr(librdkafka._Appender, "append", freezing(produce))
     order = (*BUY, "--id=again-1", "-b", server, *QUICK)
     said = failed(capsys, 3, f"{server} did not confirm what was sent", *order, logs=True)
     assert "hint: repeat it with --id again-1: it will not be taken twice" in said
@@ -514,7 +613,11 @@ def test_an_order_of_which_nothing_is_heard_any_more_is_unknown_and_can_be_repea
 
 
 def test_an_order_that_was_not_sent_is_not_unknown(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broker: ManyListeners, awake: KafkaContainer
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broker: ManyListeners,
+    awake: KafkaContainer,
+    client: str,
 ) -> None:
     """The broker freezes before the order is on its way: exit code 3, and nothing to be repeated with care."""
     server = broker.bootstrap_servers

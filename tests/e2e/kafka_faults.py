@@ -21,8 +21,12 @@ from processes import PROGRAM, Commands, Process, until
 
 from auditor import Finding, Report, examine
 from kafka_container import KafkaContainer
-from stocktrade.transport import topics
+from stocktrade import settings
+from stocktrade.transport import KAFKA_PYTHON, topics
 from stocktrade.transport.kafka import KafkaLog
+
+ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
+"""So many rounds of all faults."""
 
 SEED: Final = 885
 SHARDS: Final = 4
@@ -60,6 +64,7 @@ class Exchanges(Commands):
         servers: the cluster.
         folder: where the processes speak.
         group: the group of the exchanges.
+        client: what carries the records of the exchanges and of whoever sends orders.
         program: what is started as `stocktrade`.
         times: the timeouts of the exchanges.
         environment: more variables of the exchanges.
@@ -71,19 +76,21 @@ class Exchanges(Commands):
         folder: Path,
         *,
         group: str,
+        client: str = KAFKA_PYTHON,
         program: Sequence[str] = PROGRAM,
         times: Mapping[str, str] = TIMES,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(folder, program=program, environment=environment)
+        super().__init__(folder, program=program, environment={**(environment or {}), settings.CLIENT: client})
         self.servers = servers
+        self._client = client
         self._group = group
         self._times = times
         self.clients = [Client(self.open, f"{group}-{n}", SEED, pause_s=0.05) for n in range(CLIENTS)]
 
     def open(self) -> KafkaLog:
-        """The log, for a client or the auditor."""
-        return KafkaLog(self.servers, settings=TIMES)
+        """The log, for somebody who sends orders."""
+        return KafkaLog(self.servers, settings=TIMES, client=self._client)
 
     def nse(self, *options: str, failpoints: str = "") -> Process:
         """Start an exchange."""
@@ -192,7 +199,8 @@ class Exchanges(Commands):
         """Take what is left on the log, when no exchange runs any more, and audit it."""
         for _ in range(2):  # forwards are inputs again
             self.must_end(self.nse("--once"), 0, DEADLINE_S)
-        with self.open() as log:
+        # Whatever traded, one client reads what became of it.
+        with KafkaLog(self.servers, settings=TIMES) as log:
             report = examine(log, [told for client in self.clients for told in client.told])
         return report._replace(findings=report.findings + hanging(self.servers))
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
+from confluent_kafka import KafkaError, Producer
 from kafka.cluster import ClusterMetadata
 
 from stocktrade.cli import main
@@ -20,11 +21,12 @@ from stocktrade.failpoints import hit
 from stocktrade.shard import repair
 from stocktrade.shard.owner import Owner
 from stocktrade.transport import kafka as adapter
-from stocktrade.transport import kafka_txn, topics
+from stocktrade.transport import kafka_txn, librdkafka, topics
 from stocktrade.transport.base import NewRecord, Position, Record, Writer
-from stocktrade.transport.client import Transactions
+from stocktrade.transport.client import Client, Transactions
 from stocktrade.transport.kafka_client import Connection
 from stocktrade.transport.kafka_python import KafkaPython
+from stocktrade.transport.librdkafka import Librdkafka
 
 LEADERLESS_WHILE: Final = "STOCKTRADE_TEST_LEADERLESS_WHILE"
 """The fault `leaderless` lasts while the file exists that this variable names."""
@@ -49,6 +51,12 @@ def _commits_are_not_atomic() -> None:
 
 def _inputs_are_read_uncommitted() -> None:
     make = Connection.make_consumer
+    options = librdkafka._options
+
+    def of_librdkafka(connection: Connection, **own: Any) -> dict[str, Any]:
+        if "isolation.level" in own:
+            own["isolation.level"] = "read_uncommitted"
+        return options(connection, **own)
 
     def make_consumer(self: Connection, **options: Any) -> Any:
         if options.get("group_id") is not None:
@@ -56,16 +64,23 @@ def _inputs_are_read_uncommitted() -> None:
         return make(self, **options)
 
     Connection.make_consumer = make_consumer  # type: ignore[method-assign]
+    librdkafka._options = of_librdkafka
 
 
 def _nobody_is_fenced() -> None:
     """Every owner has a transactional id of its own."""
-    transactions = KafkaPython.transactions
+    for client in (KafkaPython, Librdkafka):
+        _give_each_owner_an_id(client)
 
-    def unfenced(self: KafkaPython, transactional_id: str, topics: Collection[str]) -> Transactions:
-        return transactions(self, f"{transactional_id}-{uuid4()}", topics)
 
-    KafkaPython.transactions = unfenced  # type: ignore[method-assign]
+def _give_each_owner_an_id(client: Any) -> None:
+    transactions = client.transactions
+
+    def unfenced(self: Client, transactional_id: str, topics: Collection[str]) -> Transactions:
+        made: Transactions = transactions(self, f"{transactional_id}-{uuid4()}", topics)
+        return made
+
+    client.transactions = unfenced
 
 
 def _offsets_are_not_compared() -> None:
@@ -125,6 +140,7 @@ def _futures_are_not_checked() -> None:
             return False
 
     kafka_txn.send = lambda *arguments: Trusting(send(*arguments))
+    _Producer.trusts = True
 
 
 def _records_are_handed_over_twice() -> None:
@@ -138,9 +154,31 @@ def _records_are_handed_over_twice() -> None:
     adapter.KafkaMember._deliver = twice  # type: ignore[method-assign]
 
 
+class _Producer(Producer):
+    """librdkafka's: it may lose what it is told to produce, and may say of anything that it was written."""
+
+    trusts = False
+    leaderless_while: Path | None = None
+    lost: Final[list[Callable[[Any, Any], None]]] = []
+
+    def produce(  # type: ignore[override]  # as it is called here
+        self, topic: str, value: Any, key: Any, partition: int, heard: Callable[[Any, Any], None], **more: Any
+    ) -> None:
+        if topic == topics.TRADES and self.leaderless_while is not None and self.leaderless_while.exists():
+            self.lost.append(heard)
+            return
+        super().produce(topic, value, key, partition, heard, **more)
+
+    def poll(self, timeout: float = -1) -> int:
+        error = None if self.trusts else KafkaError(KafkaError._MSG_TIMED_OUT)
+        while self.lost:
+            self.lost.pop()(error, SimpleNamespace(offset=lambda: 0))
+        return super().poll(timeout)
+
+
 def _trades_have_no_leader() -> None:
-    """As long as a file exists: what is sent to that topic waits until its time is over."""
-    lasting = Path(os.environ[LEADERLESS_WHILE])
+    """As long as a file exists: what is sent to that topic fails when its time is over, on librdkafka at once."""
+    lasting = _Producer.leaderless_while = Path(os.environ[LEADERLESS_WHILE])
     leader_for_partition = ClusterMetadata.leader_for_partition
     partitions_for_broker = ClusterMetadata.partitions_for_broker
 
@@ -171,6 +209,7 @@ FAULTS: Final[dict[str, Callable[[], None]]] = {
 }
 
 if __name__ == "__main__":
+    librdkafka.Producer = _Producer  # type: ignore[attr-defined]  # it is the library's
     for word in filter(None, sys.argv.pop(1).split(",")):
         (GUARDS | FAULTS)[word]()
     main()

@@ -5,6 +5,7 @@ Beside each guard the sound exchange meets the same fault and is found to be sou
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from kafka import KafkaProducer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clients import Message, make_order
-from kafka_faults import BROKER, SHARDS, TIMES, Exchanges, make_topics
+from kafka_faults import BROKER, ROUNDS, SHARDS, TIMES, Exchanges, make_topics
 from sabotaged_kafka import LEADERLESS_WHILE
 
 from auditor import Report, Told, examine
 from kafka_container import KafkaContainer
+from stocktrade.transport import CLIENTS
 from stocktrade.transport.base import Position
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -43,13 +45,35 @@ NewExchanges = Callable[..., Exchanges]
 
 
 @pytest.fixture
-def exchanges(broker: KafkaContainer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NewExchanges]:
+def client(request: pytest.FixtureRequest) -> str:
+    """What carries the records."""
+    return str(request.param)
+
+
+on_both = pytest.mark.parametrize("client", CLIENTS, indirect=True)
+"""For guards that are each client's own."""
+
+of_the_shard = pytest.mark.parametrize("client", CLIENTS if ROUNDS > 1 else CLIENTS[:1], indirect=True)
+"""For guards that stand above the clients: tested on both when there is time."""
+
+
+@pytest.fixture
+def exchanges(
+    broker: KafkaContainer, tmp_path: Path, request: pytest.FixtureRequest, client: str
+) -> Iterator[NewExchanges]:
     """Makes exchanges with guards off, on empty topics."""
     begun = contextlib.ExitStack()
 
     def sabotaged(*words: str, **options: object) -> Exchanges:
         program = (sys.executable, str(SABOTAGED), ",".join(words))
-        made = Exchanges(broker.bootstrap_servers, tmp_path, group=request.node.name, program=program, **options)  # type: ignore[arg-type]
+        made = Exchanges(
+            broker.bootstrap_servers,
+            tmp_path,
+            group=re.sub(r"\W", "-", request.node.name),
+            client=client,
+            program=program,
+            **options,  # type: ignore[arg-type]
+        )
         make_topics(made)
         begun.enter_context(made.ending())
         return made
@@ -76,6 +100,7 @@ def rules(report: Report) -> set[str]:
     return {finding.rule for finding in report.findings}
 
 
+@of_the_shard
 def test_a_commit_in_two_transactions_is_found(exchanges: NewExchanges) -> None:
     """Killed in between, the exchange leaves orders without answers and trades without legs."""
     torn = exchanges("atomic")
@@ -84,6 +109,7 @@ def test_a_commit_in_two_transactions_is_found(exchanges: NewExchanges) -> None:
     assert rules(torn.settle()) >= {"answers", "outputs"}
 
 
+@on_both
 def test_an_order_that_was_taken_back_is_found_in_the_journal(exchanges: NewExchanges) -> None:
     """Read uncommitted, an order of a participant's aborted transaction is traded."""
     uncommitted = exchanges("committed")
@@ -99,6 +125,7 @@ def test_an_order_that_was_taken_back_is_found_in_the_journal(exchanges: NewExch
     assert rules(uncommitted.settle()) >= {"inputs"}
 
 
+@on_both
 def test_an_owner_that_nobody_fences_is_found(exchanges: NewExchanges) -> None:
     """Stopped before a commit and replaced, it commits all the same: an entry that does not count."""
     unfenced = exchanges("fence")
@@ -115,6 +142,7 @@ def test_an_owner_that_nobody_fences_is_found(exchanges: NewExchanges) -> None:
     assert unfenced.settle().ignored > 0
 
 
+@of_the_shard
 @pytest.mark.parametrize("words", [("offsets", "twice"), ("twice",)], ids=["off", "on"])
 def test_an_input_that_is_handed_over_twice_is_taken_once(exchanges: NewExchanges, words: tuple[str, ...]) -> None:
     """Without the comparison of offsets, and only then, the journal has inputs twice."""
@@ -124,6 +152,7 @@ def test_an_input_that_is_handed_over_twice_is_taken_once(exchanges: NewExchange
     assert rules(report) >= {"inputs"} if "offsets" in words else report.findings == []
 
 
+@of_the_shard
 def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) -> None:
     """It misses what its predecessor commits in between, and writes an entry that does not count."""
     late = exchanges("claim", times=LONG)
@@ -142,6 +171,7 @@ def test_an_owner_that_reads_before_it_claims_is_found(exchanges: NewExchanges) 
     assert late.settle().ignored > 0
 
 
+@on_both
 @pytest.mark.parametrize("words", [("futures", "leaderless"), ("leaderless",)], ids=["off", "on"])
 def test_a_record_that_could_not_be_sent_is_not_left_out(
     exchanges: NewExchanges, words: tuple[str, ...], tmp_path: Path
@@ -161,6 +191,7 @@ def test_a_record_that_could_not_be_sent_is_not_left_out(
     assert rules(report) >= {"outputs", "legs"} if "futures" in words else report.findings == []
 
 
+@on_both
 def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExchanges) -> None:
     """A participant's transaction leaves a gap in the offsets; what follows it is taken all the same."""
     sound = exchanges()
@@ -181,6 +212,7 @@ def test_once_takes_what_lies_behind_the_end_of_a_transaction(exchanges: NewExch
     assert (report.findings, report.inputs, report.trades) == ([], 5, 2)
 
 
+@on_both
 def test_an_order_that_is_sent_again_and_again_is_taken_once(exchanges: NewExchanges) -> None:
     """Twice in a row, after a kill and a recovery, and after a clean stop: it trades once and nothing is doubled."""
     sound = exchanges()

@@ -4,7 +4,6 @@ Topics have three copies and a write counts when two have it, so trading must go
 """
 
 import contextlib
-import os
 import random
 import sys
 import time
@@ -17,20 +16,19 @@ from kafka import KafkaAdminClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kafka_faults import BROKER, SEED, SHARDS, Exchanges, make_topics
+from kafka_faults import BROKER, ROUNDS, SEED, SHARDS, Exchanges, make_topics
 from processes import until
 
 from kafka_container import KafkaCluster
-from stocktrade.transport import topics
+from stocktrade.transport import CLIENTS, topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
 SMALL: Final = {**BROKER, "KAFKA_HEAP_OPTS": "-Xms96m -Xmx256m"}
 TRANSACTIONS: Final = "__transaction_state"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(need_docker: None) -> Iterator[KafkaCluster]:
     cluster = KafkaCluster(SMALL).start()
     try:
@@ -67,10 +65,11 @@ def is_whole(servers: str) -> bool:
     return all(len(each["isr_nodes"]) == 3 for partitions in found.values() for each in partitions)
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.timeout(240 + 180 * ROUNDS)
-def test_trading_goes_on_while_one_broker_of_three_is_away(cluster: KafkaCluster, tmp_path: Path) -> None:
+def test_trading_goes_on_while_one_broker_of_three_is_away(cluster: KafkaCluster, tmp_path: Path, client: str) -> None:
     """Whatever the broker led that was killed, nothing is lost or doubled, and trades are made before it is back."""
-    exchanges = Exchanges(cluster.bootstrap_servers, tmp_path, group="cluster")
+    exchanges = Exchanges(cluster.bootstrap_servers, tmp_path, group=f"cluster-{client}", client=client)
     make_topics(exchanges)
     servers, chance = exchanges.servers, random.Random(SEED)
     with exchanges.ending():

@@ -1,6 +1,6 @@
 """Every fault that an exchange on Kafka must survive, under load, one after the other; then an audit of the whole log.
 
-`make fault-test` repeats them, `make kafka-soak` for an hour.
+On each client. `make fault-test` repeats them, `make kafka-soak` for an hour.
 """
 
 import os
@@ -16,22 +16,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kafka_faults import BROKER, FAULTS, SEED, Exchanges, Venue, make_topics
+from kafka_faults import BROKER, FAULTS, ROUNDS, SEED, Exchanges, Venue, make_topics
 
 from kafka_container import KafkaContainer
+from stocktrade.transport import CLIENTS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-ROUNDS: Final = int(os.environ.get("STOCKTRADE_TEST_FAULT_ROUNDS", "1"))
 SECONDS: Final = float(os.environ.get("STOCKTRADE_TEST_FAULT_SECONDS", "0"))
-"""So many rounds of all faults, and more until so many seconds are over."""
+"""More rounds until so many seconds are over."""
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.timeout(300 + 400 * ROUNDS + 2 * SECONDS)
-def test_faults_lose_and_double_nothing(new_broker: Callable[..., KafkaContainer], tmp_path: Path) -> None:
+def test_faults_lose_and_double_nothing(new_broker: Callable[..., KafkaContainer], tmp_path: Path, client: str) -> None:
     """Each acknowledged order is in the journal once, each unknown one at most once, and the auditor finds nothing."""
     broker = new_broker(**BROKER)
-    exchanges = Exchanges(broker.bootstrap_servers, tmp_path, group="faults")
+    exchanges = Exchanges(broker.bootstrap_servers, tmp_path, group="faults", client=client)
     make_topics(exchanges)
     chance = random.Random(SEED)
     done: Counter[str] = Counter()

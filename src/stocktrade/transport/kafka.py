@@ -34,7 +34,7 @@ from kafka import TopicPartition as Place
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import GroupIdNotFoundError, KafkaError, NonEmptyGroupError
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from stocktrade.domain.values import visible
 from stocktrade.errors import Hanging, LogDamaged, StocktradeError, Unavailable, UsageError
@@ -708,12 +708,15 @@ class KafkaMember(_Opened, Member):
     def _take_assignment(self) -> bool:
         """Compare generation and assignment with the ones before. Data, not a callback: this is the main loop."""
         places = self._consumer.assignment() or set()
-        generation = self._consumer.group_metadata().generation_id
+        group = self._consumer.group_metadata()
         shards = {place.partition for place in places}
         assigned = frozenset(
             shard for shard in shards if all(Place(self._prefix + t, shard) in places for t in self._topics)
         )
-        if generation < 0:  # not in the group now: what it was given before may still be there, but nothing is new
+        generation = group.generation_id
+        # Not in the group now, or in it and not told yet what it is given: what it had may still be there, but it is
+        # no part of the new generation.
+        if generation < 0 or group.state is not MemberState.STABLE:
             generation, assigned = self._generation, assigned & self._assigned
         if generation == self._generation and assigned == self._assigned:
             return False

@@ -315,7 +315,7 @@ class Connection:
 
     def make_consumer(self, **options: Any) -> Any:
         """A consumer of committed records only, whose offsets are ours to keep."""
-        return self.make(
+        consumer = self.make(
             KafkaConsumer,
             **{
                 "isolation_level": "read_committed",
@@ -331,6 +331,8 @@ class Connection:
                 **options,
             },
         )
+        _keep_joins(consumer)
+        return consumer
 
     def make_producer(self, **options: Any) -> Any:
         """An idempotent producer; with `transactional_id` a transactional one."""
@@ -605,6 +607,39 @@ def _cannot_connect(host: str, port: int) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+class _Kept:
+    """A join of a group that is done, and looks to the library like one that it still waits for."""
+
+    is_done = False
+
+    def __init__(self, join: Any) -> None:
+        self._join = join
+        self.add_callback = join.add_callback
+        self.add_errback = join.add_errback
+
+    def __await__(self) -> Any:
+        return self._join.__await__()
+
+
+def _keep_joins(consumer: Any) -> None:
+    """Have a member of a group take what its joining brought, also when that came between two polls.
+
+    The library throws it away and joins anew. Polls that do not wait, of a member that is busy, then never end a
+    rebalance: the group goes from one to the next.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - nothing public lies between
+    join_group = coordinator.join_group_async
+
+    async def join_and_keep(timeout_ms: float | None = None) -> Any:
+        join = coordinator._join_task  # noqa: SLF001
+        # In any other state something has come to nothing meanwhile.
+        if join is not None and join.is_done and join.succeeded() and coordinator.rebalance_in_progress():
+            coordinator._join_task = _Kept(join)  # noqa: SLF001
+        return await join_group(timeout_ms)
+
+    coordinator.join_group_async = join_and_keep
 
 
 def is_fencing(errors: Iterable[BaseException | None]) -> bool:

@@ -19,6 +19,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 import kafka
+from kafka.coordinator.base import BaseCoordinator
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
@@ -35,7 +36,7 @@ from stocktrade.transport.client import Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import Connection, commit_failed, discard_producer
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
-KNOWN_INTERNALS: Final = frozenset({"cb1d9ccc62808d70"})
+KNOWN_INTERNALS: Final = frozenset({"094fcce2f0cc8c9a"})
 """Digests of the library's source that this module builds on, of the versions that were examined."""
 
 _USED_INTERNALS: Final = (
@@ -45,6 +46,8 @@ _USED_INTERNALS: Final = (
     Sender,
     KafkaNetClient.await_ready,
     KafkaConnectionManager._build_transport,  # noqa: SLF001 - only looked at
+    KafkaConnectionManager.wait_for,
+    BaseCoordinator.join_group_async,
 )
 _END_TXN: Final = 5
 _HINT: Final = "pip install 'kafka-python[crc32c]==3.0.12'"

@@ -43,6 +43,9 @@ CLAIM_ATTEMPTS: Final = 3
 _SLICE_S: Final = 0.1
 """Longer waits of the library for callbacks go on after a fatal error, and lose it."""
 
+_ASK_S: Final = 1.0
+"""How long the library is asked at a time: in between it tells whether the brokers refuse us."""
+
 _UNOBEYED: Final = ("ssl.protocol", "ssl.enabled.protocols")
 """Options that the library has no words for."""
 
@@ -138,6 +141,47 @@ class _Heard(logging.Handler):
         self.words = self.words or visible(record.getMessage(), 200)
 
 
+class _Refusals:
+    """Whether the brokers refuse who we are, or we them: the library goes on trying, and tells it in a callback."""
+
+    def __init__(self) -> None:
+        self._error: KafkaError | None = None
+
+    def __call__(self, error: NativeError) -> None:
+        code, words = error.code(), error.str()
+        if code == NativeError._AUTHENTICATION:  # noqa: SLF001
+            self._error = kafka_errors.SaslAuthenticationFailedError(words)
+        elif code == NativeError._SSL and "certificate verify failed" in words:  # noqa: SLF001
+            self._error = kafka_errors.KafkaConnectionError(words)
+
+    def check(self) -> None:
+        """Raise what was told since the last look; the callbacks come with the client's polls."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def _until(producer: Any, refusals: _Refusals, deadline: float, ask: Callable[[float], Any]) -> None:
+    """Ask something of the brokers that may take a while, with a look in between at whether they refuse us."""
+    while True:
+        left_s = deadline - time.monotonic()
+        try:
+            ask(max(_SLICE_S, min(left_s, _ASK_S)))
+        except KafkaException as error:
+            producer.poll(0)
+            refusals.check()
+            if left_s <= 0 or not _is_passing(error):
+                raise
+            producer.poll(_SLICE_S)
+        else:
+            return
+
+
+def _is_passing(error: KafkaException) -> bool:
+    said: NativeError = error.args[0]
+    return said.retriable() or said.code() in _PASSING
+
+
 def _logger(handler: logging.Handler) -> logging.Logger:
     logger = logging.Logger("stocktrade.librdkafka")  # noqa: LOG001 - one per client, and none of the program's tree
     logger.addHandler(handler)
@@ -165,25 +209,41 @@ def _options(connection: Connection, **own: Any) -> dict[str, Any]:
     }
 
 
-def _producer(connection: Connection, heard: logging.Handler, **own: Any) -> Any:
+def _made(kind: Any, connection: Connection, heard: logging.Handler, refusals: _Refusals, **own: Any) -> Any:
+    """A client of the library.
+
+    Raises:
+        UsageError: it cannot use one of the options.
+    """
+    try:
+        return kind(_options(connection, error_cb=refusals, **own), logger=_logger(heard))
+    except KafkaException as error:
+        raise UsageError(
+            "librdkafka cannot use the options of the connection",
+            cause=visible(error.args[0].str(), 300),
+            hint="correct them, or use --client kafka-python",
+        ) from error
+
+
+def _producer(connection: Connection, heard: logging.Handler, refusals: _Refusals, **own: Any) -> Any:
     timeouts = connection.timeouts
-    return Producer(
-        _options(
-            connection,
-            **{
-                "acks": "all",
-                "enable.idempotence": True,
-                "max.in.flight.requests.per.connection": 5,
-                # What is handed over together goes together, and nothing waits for more.
-                "linger.ms": 0.2,
-                "batch.size": 256 * 1024,
-                "message.max.bytes": MAX_REQUEST_BYTES,
-                "queue.buffering.max.messages": 1_000_000,
-                "delivery.timeout.ms": timeouts.delivery_ms,
-                **own,
-            },
-        ),
-        logger=_logger(heard),
+    return _made(
+        Producer,
+        connection,
+        heard,
+        refusals,
+        **{
+            "acks": "all",
+            "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": 5,
+            # What is handed over together goes together, and nothing waits for more.
+            "linger.ms": 0.2,
+            "batch.size": 256 * 1024,
+            "message.max.bytes": MAX_REQUEST_BYTES,
+            "queue.buffering.max.messages": 1_000_000,
+            "delivery.timeout.ms": timeouts.delivery_ms,
+            **own,
+        },
     )
 
 
@@ -201,27 +261,28 @@ class _Fetcher(Fetcher):
         self._from: dict[Place, int] = dict(starts)
         self._reached: dict[Place, int] = dict(starts)
         self._closed = False
-        self._consumer: Any = Consumer(
-            _options(
-                connection,
-                **{
-                    "group.id": "stocktrade-none",  # it must have one, and never joins it
-                    "isolation.level": "read_committed",
-                    "enable.auto.commit": False,
-                    "enable.auto.offset.store": False,
-                    "auto.offset.reset": "earliest",
-                    "enable.partition.eof": True,  # how it tells that it has passed the end of a transaction
-                    "check.crcs": True,
-                    "fetch.min.bytes": 1,
-                    "fetch.wait.max.ms": FETCH_MAX_WAIT_MS,
-                    "fetch.queue.backoff.ms": 5,
-                    "fetch.error.backoff.ms": 50,
-                    "max.partition.fetch.bytes": MAX_REQUEST_BYTES,
-                    "queued.min.messages": 20_000,
-                    "queued.max.messages.kbytes": 16 * 1024,
-                },
-            ),
-            logger=_logger(logging.NullHandler()),
+        self._refusals = _Refusals()
+        self._consumer: Any = _made(
+            Consumer,
+            connection,
+            logging.NullHandler(),
+            self._refusals,
+            **{
+                "group.id": "stocktrade-none",  # it must have one, and never joins it
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,  # how it tells that it has passed the end of a transaction
+                "check.crcs": True,
+                "fetch.min.bytes": 1,
+                "fetch.wait.max.ms": FETCH_MAX_WAIT_MS,
+                "fetch.queue.backoff.ms": 5,
+                "fetch.error.backoff.ms": 50,
+                "max.partition.fetch.bytes": MAX_REQUEST_BYTES,
+                "queued.min.messages": 20_000,
+                "queued.max.messages.kbytes": 16 * 1024,
+            },
         )
         self._consumer.assign([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
 
@@ -238,6 +299,7 @@ class _Fetcher(Fetcher):
             if not messages and timeout_s > 0:
                 first = self._consumer.poll(timeout_s)
                 messages = [] if first is None else [first, *self._consumer.consume(max_records, 0)]
+            self._refusals.check()
         except (KafkaException, KafkaError) as error:
             raise self._connection.translated(_exception(error), self._what) from error
         batches: dict[Place, list[Record]] = {}
@@ -248,12 +310,16 @@ class _Fetcher(Fetcher):
             if problem is not None:
                 self._take_error(place, problem, offset)
             elif offset >= self._from.get(place, offset + 1):
-                batches.setdefault(place, []).append(self._record(message, offset))
+                try:
+                    record = self._record(message, offset)
+                except (SystemError, UnicodeDecodeError):  # it has a header whose name is no text
+                    record = self._record(message, offset, named=False)
+                batches.setdefault(place, []).append(record)
         for place, batch in batches.items():
             self._reached[place] = max(self._reached[place], batch[-1].offset + 1)
         return batches
 
-    def _record(self, message: Any, offset: int) -> Record:
+    def _record(self, message: Any, offset: int, *, named: bool = True) -> Record:
         _, time_ms = message.timestamp()
         return Record(
             message.topic()[self._prefix_length :],
@@ -263,7 +329,7 @@ class _Fetcher(Fetcher):
             time_ms,
             message.key(),
             message.value(),
-            tuple(message.headers() or ()),
+            tuple(message.headers() or ()) if named else (),
         )
 
     def _take_error(self, place: Place, error: Any, offset: int | None) -> None:
@@ -374,7 +440,14 @@ class _Appender(Appender):
     def __init__(self, connection: Connection) -> None:
         connection.probe()
         self._connection = connection
-        self._producer: Any = _producer(connection, logging.NullHandler())
+        refusals = _Refusals()
+        self._producer: Any = _producer(connection, logging.NullHandler(), refusals)
+        deadline = time.monotonic() + connection.timeouts.request_ms / 1000
+        try:
+            # It takes records, and keeps them for as long as it can, whether or not anybody is there.
+            _until(self._producer, refusals, deadline, lambda left_s: self._producer.list_topics(timeout=left_s))
+        except (KafkaException, KafkaError) as error:
+            raise connection.translated(_exception(error), "the records were not sent") from error
 
     def append(self, placed: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
@@ -406,7 +479,7 @@ class _Transactions(Transactions):
             self._producer: Any = None
             try:
                 self._producer = self._claimed(deadline)
-            except KafkaException as error:
+            except (KafkaException, KafkaError) as error:
                 raise connection.translated(_exception(error), f"{transactional_id} cannot be taken over") from error
             if not self._lost_connection():
                 break
@@ -422,17 +495,19 @@ class _Transactions(Transactions):
 
     def _claimed(self, deadline: float) -> Any:
         timeouts = self._connection.timeouts
+        refusals = _Refusals()
         producer = _producer(
             self._connection,
             self._heard,
+            refusals,
             **{
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": timeouts.transaction_ms,
             },
         )
         try:
-            producer.init_transactions(max(0.1, deadline - time.monotonic()))
-            producer.list_topics(timeout=max(0.1, deadline - time.monotonic()))
+            _until(producer, refusals, deadline, producer.init_transactions)
+            _until(producer, refusals, deadline, lambda left_s: producer.list_topics(timeout=left_s))
             producer.poll(0)
         except BaseException:
             _purge(producer)
