@@ -46,7 +46,7 @@ from uuid import uuid4
 
 from end_to_end import percentile
 from growth_page import SCHEMA, draw, write
-from on_kafka import broker
+from side_by_side.broker import broker
 from stocktrade import __version__
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES
