@@ -116,6 +116,17 @@ def failures(results: dict[str, Any]) -> list[str]:
     return found
 
 
+def asked_for(asked: argparse.Namespace) -> str:
+    """The command that measures the same again."""
+    options = [f"--{name} {value:g}" for name, value in (("rounds", asked.rounds), ("scale", asked.scale))]
+    changed = [option for option in options if option not in ("--rounds 5", "--scale 1")]
+    if asked.only:
+        changed.append(f"--only {','.join(asked.only)}")
+    if not asked.write:
+        return " ".join(["python benchmarks/performance.py", *changed])
+    return f'make performance ARGS="{" ".join(changed)}"' if changed else "make performance"
+
+
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Measure everything."""
     chosen = [PROGRAMS[name] for name in asked.only] if asked.only else list(PROGRAMS.values())
@@ -133,7 +144,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "python": platform.python_version(),
         "broker": about,
-        "command": " ".join(["make performance" if asked.write else "python benchmarks/performance.py"]),
+        "command": asked_for(asked),
         "rounds": asked.rounds,
         **measured,
         "books": books(python.peers, asked.rounds, asked.scale) if peers.exists() and not asked.only else {},

@@ -1,7 +1,8 @@
 """FastStream on confluent-kafka: a subscriber of batches that publishes, acknowledged when all of it is written.
 
 At least once: it has no transactions. Types are not checked on the way in (`apply_types=False`) and a batch is decoded
-here, which is what makes it fast; each record carries the headers that FastStream adds.
+here, which is what makes it fast; each record carries the headers that FastStream adds. Found by trying: batches of
+2,000 are no faster, nor is its client on aiokafka; `publish_batch` instead of `publish` is slower.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from faststream.confluent import KafkaBroker
 from side_by_side.work import SESSION_S, Desk, Stopwatch
 from stocktrade.transport import topics
 
-BATCH: Final = 2_000
+BATCH: Final = 500
 
 
 def run(servers: str, prefix: str, orders: int) -> float:

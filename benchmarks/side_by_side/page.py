@@ -180,7 +180,7 @@ def picture(results: dict[str, Any]) -> str:
         '<text x="16" y="26" font-size="16" font-weight="bold">Orders a second, the same work for each program</text>',
     ]
     x = 16
-    for color, words in ((_OURS, "stocktrade"), (_PEERS, "peers"), (_LOOPS, "loops that match nothing, or plainly")):
+    for color, words in ((_OURS, "stocktrade"), (_PEERS, "peers"), (_LOOPS, "plain loops")):
         parts.append(f'<rect x="{x}" y="38" width="12" height="12" fill="{color}"/>')
         parts.append(f'<text x="{x + 18}" y="49">{words}</text>')
         x += 34 + 7 * len(words)

@@ -1,9 +1,8 @@
 """Quix Streams: an application as its documentation shows one, set as fast as it was found to go.
 
-Who waits is in a dictionary of the process, which is several times faster than the library's State and is lost with
-the process; `run_with_state` keeps it in the State, which survives. Found by trying: `commit_every` of 500 to 20,000
-(above 5,000 no gain), `linger.ms` of 5 to 100, the buffers of both clients; `consumer_poll_timeout` has no effect on a
-filled log.
+Who waits is in a dictionary of the process, which is faster than the library's State and is lost with
+the process; `run_with_state` keeps it in the State, which survives. Found by trying: `commit_every` from 1,000 to 20,000
+and `linger.ms` from 5 to 100 differ by less than two runs do; it works record by record, and that is where its time is.
 """
 
 import tempfile
