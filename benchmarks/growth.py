@@ -65,6 +65,8 @@ TICK: Final = 5
 LOWEST: Final = 80_00
 TOP: Final = 110_00
 DEADLINE_S: Final = 300.0
+SNAPSHOT_STEPS: Final = 1_000
+"""In so many steps without orders the largest of the snapshots is written."""
 SHARED_SHARDS: Final = 8
 LEGS: Final = (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS)
 LEGS_OF_A_TRADE: Final = 4
@@ -283,6 +285,8 @@ class Market:
     def measured(self, load: Load, first: int, size: Size) -> Figures:
         """Throughput, then latency; the exchange's own time, without that of whoever sends the orders."""
         steps = self.trade(pairs(load, first, size.measured))
+        for _ in range(SNAPSHOT_STEPS):
+            self.node.step(0.0)
         took = self.singles(size.singles, load)
         return {
             "orders_per_s": size.measured / sum(steps.seconds),
@@ -290,6 +294,7 @@ class Market:
             "cpu_us_per_order": steps.cpu_s / size.measured * 1e6,
             "p50_ms": percentile(took, 0.5),
             "p99_ms": percentile(took, 0.99),
+            "peak_mib": peak_mib(),
         }
 
 
@@ -321,6 +326,7 @@ def on_the_embedded_log(dimension: str, x: int, size: Size, folder: Path) -> Ite
         began = time.monotonic()
         market.node.close()
         stop_s = time.monotonic() - began
+        del market
         started = Market(log)
         started.node.abandon()
     yield {
@@ -329,7 +335,6 @@ def on_the_embedded_log(dimension: str, x: int, size: Size, folder: Path) -> Ite
         "stop_s": stop_s,
         "start_s": started.start_s,
         "fill_bytes": filled,
-        "peak_mib": peak_mib(),
     }
 
 
@@ -352,9 +357,11 @@ def as_it_grows(records: tuple[int, ...], size: Size, folder: Path) -> Iterator[
             size_on_disk = log_bytes(folder)
             so_far = done + 2 * size.singles * (1 + records.index(x))
             market.node.abandon()  # as if killed
+            market = None  # or there would be two of them in memory
             market = Market(log)
             killed_s, replayed = market.start_s, market.inputs_replayed
             market.node.close()
+            market = None
             market = Market(log)
             yield {
                 "x": x,
@@ -366,7 +373,6 @@ def as_it_grows(records: tuple[int, ...], size: Size, folder: Path) -> Iterator[
                 "bytes_per_order": size_on_disk / so_far,
                 "orders": so_far,
                 "built_s": built_s,
-                "peak_mib": peak_mib(),
             }
         if market is not None:
             market.node.abandon()
