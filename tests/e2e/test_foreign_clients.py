@@ -25,7 +25,7 @@ from auditor import audit
 from kcat import kcat, need_kcat
 from stocktrade.domain.values import canonical_symbol
 from stocktrade.shard.node import Node
-from stocktrade.transport import topics
+from stocktrade.transport import CLIENTS, KAFKA_PYTHON, topics
 from stocktrade.transport.base import Record
 from stocktrade.transport.codec import MAX_MESSAGE_BYTES, key_of_symbol
 from stocktrade.transport.kafka import DEFAULT_PARTITIONS, KafkaLog
@@ -71,8 +71,9 @@ def now_ms() -> int:
 class Market:
     """An exchange in a thread of its own, and kcat at its topics."""
 
-    def __init__(self, servers: str) -> None:
+    def __init__(self, servers: str, client: str) -> None:
         self.servers = servers
+        self._client = client
         self.prefix = f"{uuid4().hex[:8]}-"
         self._stop = threading.Event()
         self._error: Exception | None = None
@@ -86,7 +87,7 @@ class Market:
         self._thread.start()
 
     def _trade(self) -> None:
-        with KafkaLog(self.servers, prefix=self.prefix) as log:
+        with KafkaLog(self.servers, prefix=self.prefix, client=self._client) as log:
             node = Node(log, name="test", now_ms=now_ms)
             try:
                 while not self._stop.is_set():
@@ -139,9 +140,19 @@ class Market:
 
 
 @pytest.fixture
-def market(kafka_servers: str) -> Iterator[Market]:
+def client(request: pytest.FixtureRequest) -> str:
+    """What carries the exchange's records."""
+    return str(getattr(request, "param", KAFKA_PYTHON))
+
+
+on_both = pytest.mark.parametrize("client", CLIENTS, indirect=True)
+"""For what is sent as it is, or cannot be."""
+
+
+@pytest.fixture
+def market(kafka_servers: str, client: str) -> Iterator[Market]:
     need_kcat()
-    market = Market(kafka_servers)
+    market = Market(kafka_servers, client)
     yield market
     market.close()
 
@@ -260,6 +271,7 @@ LARGEST: Final = [bid(f"largest-{n}", note='"' * 8_000).ljust(MAX_MESSAGE_BYTES)
 """Good orders, as large as they may be, and twice that in the journal, where their text is quoted."""
 
 
+@on_both
 def test_whatever_kcat_sends_is_answered_and_what_follows_is_traded(market: Market) -> None:
     """Garbage, empty values, tombstones, wrong types and far too large ones, then good orders in the same partition."""
     market.open()
@@ -299,6 +311,7 @@ def test_whatever_kcat_sends_is_answered_and_what_follows_is_traded(market: Mark
     assert audit_of(market) == []
 
 
+@on_both
 @pytest.mark.parametrize("home", [True, False], ids=["of-its-shard", "of-another-shard"])
 def test_a_record_whose_key_alone_is_at_the_brokers_limit_stops_nobody(market: Market, home: bool) -> None:
     """With what a dead letter or a forward adds, it would be more than a broker takes."""
@@ -440,10 +453,11 @@ def test_a_dead_exchange_holds_back_until_somebody_takes_over_or_its_timeout(mar
     assert audit_of(market) == []
 
 
-def test_an_exchange_knows_that_it_is_at_the_end_behind_a_forwarded_order(market: Market) -> None:
+@on_both
+def test_an_exchange_knows_that_it_is_at_the_end_behind_a_forwarded_order(market: Market, client: str) -> None:
     """Behind it stands the mark of its transaction's end, which is no record: `nse --once` must not wait for it."""
     market.produce(topics.BUY_ORDERS, [bid("B-1")], "-p", str((SBI_HOME + 1) % DEFAULT_PARTITIONS))
-    with KafkaLog(market.servers, prefix=market.prefix) as log:
+    with KafkaLog(market.servers, prefix=market.prefix, client=client) as log:
         node = Node(log, name="test", now_ms=now_ms)
         deadline = time.monotonic() + PATIENCE_S
         while not market.read(topics.ORDER_EVENTS):

@@ -366,6 +366,9 @@ class Connection:
         """
         deadline = time.monotonic() + (self.timeouts.request_ms / 1000 if within_s is None else within_s)
         while True:
+            # The library asks whoever was the coordinator of a group or a transactional id when it first needed one,
+            # for ever; another broker is, once that one went away.
+            self.admin._manager.cluster._coordinators.clear()  # noqa: SLF001 - nothing public forgets
             try:
                 return question()
             except (KafkaError, OSError) as error:
