@@ -1,7 +1,7 @@
 """Quix Streams: an application as its documentation shows one, set as fast as it was found to go.
 
 Who waits is in a dictionary of the process, which is faster than the library's State and is lost with
-the process; `run_with_state` keeps it in the State, which survives. Found by trying: `commit_every` from 1,000 to 20,000
+the process; `run_with_state` keeps it in the State, which survives. Found by trying: `commit_every` of 1,000 to 20,000
 and `linger.ms` from 5 to 100 differ by less than two runs do; it works record by record, and that is where its time is.
 """
 
