@@ -207,6 +207,21 @@ class LogContract:
                 read[record.value.split(b"-")[0], record.partition].append(record.value)
         assert read == sent
 
+    def test_no_lost_write_to_a_topic_that_was_just_made(self, open_log: OpenLog) -> None:
+        """Whoever appends much at once to partitions that are new finds all of it, where it was told to be.
+
+        On a broker a leader may be new for a moment, and refuse one batch and take the next.
+        """
+        for _ in range(4):
+            with open_log() as log:
+                topic = make_topic(log)
+                partitions = log.partitions()
+                sent = [NewRecord(topic, None, b"%d" % number, number % partitions) for number in range(3000)]
+                places = log.append(sent)
+                found = {record.position: record.value for record in self.everything(log, topic)}
+                assert len(found) == len(sent)
+                assert [found[place] for place in places] == [record.value for record in sent]
+
     def test_no_aborted_read(self, open_log: OpenLog) -> None:
         """A commit that fails leaves nothing, and nothing that comes after it brings it back."""
         with open_log() as log, open_log() as other:

@@ -409,11 +409,15 @@ class _Batch:
         offsets = self._offsets[topic, partition] = deque()
 
         def note(error: Any, message: Any) -> None:
-            if error is None:
-                self._written += 1
-                offsets.append(message.offset())
-            else:
+            offset = None if error is not None else message.offset()
+            if error is not None:
                 self.errors.append(_exception(error))
+            elif offset is None or offset < 0:
+                # A broker that took it for a copy says no more than that.
+                self.errors.append(KafkaError("a broker had a record already, and did not say where"))
+            else:
+                self._written += 1
+                offsets.append(offset)
 
         return note
 
@@ -427,6 +431,15 @@ class _Batch:
             self._producer.poll(min(left_s, _SLICE_S))
         if self.errors:
             raise self.errors[0]
+        return self.offsets()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all of them are."""
+        return self._written == self.sent == len(self._placed)
+
+    def offsets(self) -> list[int]:
+        """Where they are, once they are written."""
         return [self._offsets[topic, partition].popleft() for _, topic, partition in self._placed]
 
 
@@ -441,7 +454,17 @@ class _Appender(Appender):
         connection.probe()
         self._connection = connection
         refusals = _Refusals()
-        self._producer: Any = _producer(connection, logging.NullHandler(), refusals)
+        self._producer: Any = _producer(
+            connection,
+            logging.NullHandler(),
+            refusals,
+            **{
+                # A partition that has not heard of a producer takes any first batch. When the first one is refused, as
+                # while a leader is new, and the second is under way already, the first is taken for a copy from then
+                # on: the library calls it written, and it is lost.
+                "max.in.flight.requests.per.connection": 1,
+            },
+        )
         deadline = time.monotonic() + connection.timeouts.request_ms / 1000
         try:
             # It takes records, and keeps them for as long as it can, whether or not anybody is there.
@@ -503,6 +526,8 @@ class _Transactions(Transactions):
             **{
                 "transactional.id": self._transactional_id,
                 "transaction.timeout.ms": timeouts.transaction_ms,
+                # A commit ends the waiting, so this only keeps a large one from going out in crumbs.
+                "linger.ms": 50,
             },
         )
         try:
@@ -543,24 +568,24 @@ class _Transactions(Transactions):
                 )
             producer.begin_transaction()
             batch.send(records, deadline)
-            hit("kafka.commit.sending")
-            offsets = batch.written(deadline)
         except (KafkaException, KafkaError) as error:
             raise self._failed(error, batch, decided=False) from error
-        hit("kafka.commit.sent")
+        hit("kafka.commit.sending")
         try:
             hit("kafka.commit.ending")
+            # It waits until all is written, with no lingering, and asks for the end only then: a record that was not
+            # written fails it.
             producer.commit_transaction(max(1.0, deadline - time.monotonic()))
             producer.poll(0)
-        except KafkaException as error:
-            raise self._failed(error, batch, decided=True) from error
+        except (KafkaException, SystemError) as error:  # SystemError: a fatal one that came in a callback
+            raise self._failed(error, batch, decided=batch.is_written) from error
         if self._lost_connection():
             raise Unknown(
                 "a connection broke in a commit, so its end may have been sent twice",
                 cause=self._heard.words,
                 hint="recover from the log",
             )
-        return offsets
+        return batch.offsets()
 
     def _failed(self, error: BaseException, batch: _Batch, *, decided: bool) -> StocktradeError:
         return commit_failed(self._connection, _exception(error), batch.errors, decided=decided)
