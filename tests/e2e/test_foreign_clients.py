@@ -272,6 +272,18 @@ LARGEST: Final = [bid(f"largest-{n}", note='"' * 8_000).ljust(MAX_MESSAGE_BYTES)
 
 
 @on_both
+def test_orders_are_taken_however_their_sender_compresses_them(market: Market) -> None:
+    """A batch that the exchange could not unpack would stop its shard for ever."""
+    market.open()
+    ways = ("none", "gzip", "snappy", "lz4", "zstd")
+    for number, way in enumerate(ways):
+        orders = [bid(f"{way}-{each}") for each in range(20)]  # a batch that is worth compressing
+        market.produce(topics.BUY_ORDERS, orders, "-k", "SBIN", "-z", way)
+        market.wait(order_events=20 * (number + 1))
+    assert {event["status"] for event in market.messages(topics.ORDER_EVENTS)} == {"ACCEPTED"}
+
+
+@on_both
 def test_whatever_kcat_sends_is_answered_and_what_follows_is_traded(market: Market) -> None:
     """Garbage, empty values, tombstones, wrong types and far too large ones, then good orders in the same partition."""
     market.open()
