@@ -7,13 +7,14 @@ library do what it should not. Started by `test_kafka_checks`; nothing else of t
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from heapq import heappush
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from kafka.cluster import ClusterMetadata
 
 from stocktrade.cli import main
@@ -34,18 +35,21 @@ LEADERLESS_WHILE: Final = "STOCKTRADE_TEST_LEADERLESS_WHILE"
 
 def _commits_are_not_atomic() -> None:
     """The journal's record in one transaction, what it caused in the next; what is missing is not written again."""
-    whole = adapter.KafkaWriter.commit
+    begin = adapter.KafkaWriter.begin_commit
 
-    def commit(
+    def begin_commit(
         self: adapter.KafkaWriter, records: Sequence[NewRecord], *, anchor: bytes | None = None
-    ) -> list[Position]:
-        positions = whole(self, records[:1], anchor=anchor)
+    ) -> Future[list[Position]]:
+        journal = begin(self, records[:1], anchor=anchor)
         if not records[1:]:
-            return positions
+            return journal
+        journal.exception()
         hit("sabotage.between")
-        return positions + whole(self, records[1:])
+        both: Future[list[Position]] = Future()
+        both.set_result(journal.result() + begin(self, records[1:]).result())
+        return both
 
-    adapter.KafkaWriter.commit = commit  # type: ignore[method-assign]
+    adapter.KafkaWriter.begin_commit = begin_commit  # type: ignore[method-assign]
     repair.missing = lambda *_: []
 
 
@@ -68,9 +72,19 @@ def _inputs_are_read_uncommitted() -> None:
 
 
 def _nobody_is_fenced() -> None:
-    """Every owner has a transactional id of its own."""
+    """Every owner has a transactional id of its own; and waits for a commit before it reads its journal back."""
     for client in (KafkaPython, Librdkafka):
         _give_each_owner_an_id(client)
+    begin = adapter.KafkaWriter.begin_commit
+
+    def begin_and_wait(
+        self: adapter.KafkaWriter, records: Sequence[NewRecord], *, anchor: bytes | None = None
+    ) -> Future[list[Position]]:
+        commit = begin(self, records, anchor=anchor)
+        commit.exception()
+        return commit
+
+    adapter.KafkaWriter.begin_commit = begin_and_wait  # type: ignore[method-assign]
 
 
 def _give_each_owner_an_id(client: Any) -> None:
@@ -169,11 +183,14 @@ class _Producer(Producer):
             return
         super().produce(topic, value, key, partition, heard, **more)
 
-    def poll(self, timeout: float = -1) -> int:
+    def commit_transaction(self, timeout: float = -1) -> None:
         error = None if self.trusts else KafkaError(KafkaError._MSG_TIMED_OUT)
+        has_lost = bool(self.lost)
         while self.lost:
             self.lost.pop()(error, SimpleNamespace(offset=lambda: 0))
-        return super().poll(timeout)
+        if has_lost and not self.trusts:  # as the library does
+            raise KafkaException(KafkaError(KafkaError._INCONSISTENT))
+        super().commit_transaction(timeout)
 
 
 def _trades_have_no_leader() -> None:

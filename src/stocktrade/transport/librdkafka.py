@@ -570,15 +570,17 @@ class _Transactions(Transactions):
             batch.send(records, deadline)
         except (KafkaException, KafkaError) as error:
             raise self._failed(error, batch, decided=False) from error
-        hit("kafka.commit.sending")
+        for place in ("kafka.commit.sending", "kafka.commit.sent", "kafka.commit.ending"):
+            hit(place)
         try:
-            hit("kafka.commit.ending")
             # It waits until all is written, with no lingering, and asks for the end only then: a record that was not
             # written fails it.
             producer.commit_transaction(max(1.0, deadline - time.monotonic()))
             producer.poll(0)
         except (KafkaException, SystemError) as error:  # SystemError: a fatal one that came in a callback
             raise self._failed(error, batch, decided=batch.is_written) from error
+        if not batch.is_written:
+            raise self._failed(KafkaError("a record was not confirmed"), batch, decided=True)
         if self._lost_connection():
             raise Unknown(
                 "a connection broke in a commit, so its end may have been sent twice",
