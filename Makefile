@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: demo test check docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance growth clean
+.PHONY: demo test check lint docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance growth clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -15,12 +15,14 @@ demo: $(INSTALLED)  ## the whole exchange in one terminal
 test: $(INSTALLED)  ## every test
 	$(BIN)/pytest
 
-check: $(INSTALLED)  ## lint, types, architecture and the fast tests
+check: lint  ## lint, types, architecture and the fast tests
+	$(BIN)/pytest -q -m "not slow and not kafka"
+
+lint: $(INSTALLED)  ## lint, types and architecture
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow and not kafka"
 
 docs: $(INSTALLED)  ## the pages that are made from the program
 	$(BIN)/python docs/reference.py
