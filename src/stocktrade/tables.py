@@ -104,8 +104,8 @@ def clock(time_ms: int, *, newest_ms: int | None = None, milliseconds: bool = Fa
 
 
 def duration(ms: int) -> str:
-    """How long something took: `18 ms`, `12.5 s`, `3 min`, `2 h`."""
-    if ms < 10_000:
+    """How long something took: `18 ms`, `1.2 s`, `3 min`, `2 h`."""
+    if ms < 1_000:
         return f"{ms} ms"
     if ms < 120_000:
         return f"{ms / 1000:.1f} s"
