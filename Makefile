@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: demo test check lint docs screenshots goldens simulate kill-test fault-test kafka-soak bench bench-kafka performance growth clean
+.PHONY: demo test check lint docs screenshots goldens simulate kill-test fault-test kafka-soak bench take-over performance growth clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -49,11 +49,11 @@ kafka-soak: $(INSTALLED)  ## the same for an hour, half of it on each client
 bench: $(INSTALLED)  ## the figures of docs/performance.md
 	$(BIN)/python benchmarks/core.py
 	$(BIN)/python benchmarks/embedded_log.py
-	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/idle.py
 	$(BIN)/python benchmarks/replay.py
 
-bench-kafka: $(INSTALLED)  ## on Kafka, in a container: latency, what a kill costs, what a second exchange brings
-	$(BIN)/python benchmarks/on_kafka.py
+take-over: $(INSTALLED)  ## what a kill costs on Kafka, with an exchange that stands by and without
+	$(BIN)/python benchmarks/take_over.py
 
 performance: $(INSTALLED) $(PEERS_INSTALLED)  ## everything side by side on one broker; writes docs/performance.md
 	$(BIN)/python benchmarks/performance.py --peers $(PEERS)/bin/python --write $(ARGS)

@@ -19,13 +19,12 @@ Without a server a broker is started in a container, as the tests do.
 and `--draw` draws docs/growth.svg and writes the tables between the marks of docs/performance.md. `--quick` does all
 of it at a size that says nothing, in seconds.
 
-Bounded: about ten minutes. `length` needs 3.5 GB in the folder of temporary files, the others 1 GB; all is removed.
+Bounded: about twenty minutes. `length` needs 3.5 GB in the folder of temporary files, the others 1 GB; all is removed.
 """
 
 import argparse
 import gc
 import json
-import os
 import platform
 import random
 import resource
@@ -34,20 +33,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from end_to_end import percentile
+from exchange_process import DEADLINE_S, ExchangeProcess, until
 from growth_page import SCHEMA, draw, write
+from machine import machine
 from side_by_side.broker import broker
 from stocktrade import __version__
+from stocktrade.bench.percentiles import percentiles
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.rules import RULES
 from stocktrade.domain.facts import Instruction
@@ -64,7 +64,6 @@ CHUNK: Final = 5_000
 TICK: Final = 5
 LOWEST: Final = 80_00
 TOP: Final = 110_00
-DEADLINE_S: Final = 300.0
 SNAPSHOT_STEPS: Final = 1_000
 """In so many steps without orders the largest of the snapshots is written."""
 SHARED_SHARDS: Final = 8
@@ -173,6 +172,14 @@ def pairs(load: Load, first: int, orders: int) -> Iterator[tuple[str, str, str, 
 def peak_mib() -> float:
     """The most memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "linux" else 1024) / 1024
+
+
+def spread(took_ms: list[float]) -> Figures:
+    """The middle of some times, and what few of them exceed."""
+    found = percentiles(took_ms)
+    assert found.p50 is not None
+    assert found.p99 is not None
+    return {"p50_ms": found.p50, "p99_ms": found.p99}
 
 
 # --- the core alone ------------------------------------------------------------------------------------------------
@@ -287,13 +294,12 @@ class Market:
         steps = self.trade(pairs(load, first, size.measured))
         for _ in range(SNAPSHOT_STEPS):
             self.node.step(0.0)
-        took = self.singles(size.singles, load)
+        took = spread(self.singles(size.singles, load))
         return {
             "orders_per_s": size.measured / sum(steps.seconds),
             "longest_step_ms": max(steps.seconds) * 1000,
             "cpu_us_per_order": steps.cpu_s / size.measured * 1e6,
-            "p50_ms": percentile(took, 0.5),
-            "p99_ms": percentile(took, 0.99),
+            **took,
             "peak_mib": peak_mib(),
         }
 
@@ -408,15 +414,14 @@ def of_shards(x: int, client: str, size: Size, servers: str) -> Iterator[Figures
         # Where shards were owned one after the other, the first have taken orders meanwhile.
         orders = size.on_kafka - sum(owner.exchange.seq for owner in market.node.owners.values())
         market.take(orders, steps)
-        took = market.singles(size.singles, Load(symbols=512))
+        took = spread(market.singles(size.singles, Load(symbols=512)))
         size_on_disk = kafka_bytes(log, prefix)
         market.node.abandon()
     yield {
         "x": x,
         "orders_per_s": orders / sum(steps.seconds),
         "cpu_us_per_order": steps.cpu_s / orders * 1e6,
-        "p50_ms": percentile(took, 0.5),
-        "p99_ms": percentile(took, 0.99),
+        **took,
         "start_s": market.start_s,
         "bytes_per_order": size_on_disk / (size.on_kafka + 2 * size.singles),
         "peak_mib": peak_mib(),
@@ -431,45 +436,6 @@ def kafka_bytes(log: Any, prefix: str) -> int:
     return sum(each["partition_size"] for each in partitions)
 
 
-def exchange_of_several(servers: str, prefix: str, client: str) -> None:
-    """A process that trades until it is ended, saying what it owns and how much it has taken."""
-    from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
-
-    with KafkaLog(servers, prefix=prefix, partitions=SHARED_SHARDS, client=client) as log:
-        node = Node(log, name="growth", now_ms=lambda: time.time_ns() // 1_000_000, outlasts_outages=True)
-        taken = 0
-        while True:
-            step = node.step(0.2)
-            taken += len(step.taken)
-            if step.started or step.lost or step.taken:
-                print(json.dumps({"owned": len(node.owners), "taken": taken, "at": time.monotonic()}), flush=True)
-
-
-class Process:
-    """An exchange in a process of its own; `said` is the last that it said."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.said: dict[str, Any] = {"owned": 0, "taken": 0, "at": 0.0}
-        self._process = subprocess.Popen([sys.executable, __file__, "--exchange", *arguments], stdout=subprocess.PIPE)
-        self._listener = threading.Thread(target=self._listen)
-        self._listener.start()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.said = json.loads(line)
-
-    def tell(self, number: int) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-    def end(self) -> None:
-        """End it, also when it is frozen."""
-        self._process.kill()
-        self._process.wait(30)
-        self._listener.join()
-
-
 def of_processes(x: int, client: str, size: Size, servers: str) -> Iterator[Figures]:
     """Some exchanges that share eight shards; they are frozen while the orders are put on the log."""
     from stocktrade.transport.kafka import KafkaLog  # noqa: PLC0415
@@ -477,9 +443,9 @@ def of_processes(x: int, client: str, size: Size, servers: str) -> Iterator[Figu
     prefix = f"growth-{uuid4().hex[:8]}-"
     with KafkaLog(servers, prefix=prefix, partitions=SHARED_SHARDS, client=LIBRDKAFKA) as log, ExitStack() as ending:
         log.ensure_topics(topics.SPECS)
-        running: list[Process] = []
+        running: list[ExchangeProcess] = []
         for _ in range(x):
-            running.append(Process(servers, prefix, client))
+            running.append(ExchangeProcess(servers, prefix, SHARED_SHARDS, client))
             ending.callback(running[-1].end)
         shares = sorted(len(range(first, SHARED_SHARDS, x)) for first in range(x))
         until(lambda: sorted(each.said["owned"] for each in running) == shares)
@@ -493,14 +459,6 @@ def of_processes(x: int, client: str, size: Size, servers: str) -> Iterator[Figu
         seconds = max(each.said["at"] for each in running) - began
         most = max(each.said["taken"] for each in running)
     yield {"x": x, "orders_per_s": size.on_kafka / seconds, "largest_share": most / size.on_kafka}
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 # --- all of it -----------------------------------------------------------------------------------------------------
@@ -613,12 +571,9 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="draw docs/growth.svg and write docs/performance.md")
     parser.add_argument("--docs", type=Path, default=DOCS, metavar="FOLDER", help="where these two are")
     parser.add_argument("--point", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--exchange", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     size = QUICK if asked.quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made is removed then, too
-    if asked.exchange:
-        exchange_of_several(*asked.exchange)
     if asked.point:
         dimension, line, xs, place, *quick = asked.point
         random.seed(0)
@@ -630,7 +585,7 @@ def main() -> None:
         results = json.loads(asked.kept.read_text(encoding="utf-8"))
     only = asked.only or ([] if asked.kept else [*LINES])
     if only:
-        results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+        results["machine"] = machine()
         results["versions"] = f"Python {platform.python_version()}, stocktrade {__version__}"
     with suppress(KeyboardInterrupt):  # what was measured until then is kept
         for dimension, found in measure(only, size, asked.rounds, asked.bootstrap_server):

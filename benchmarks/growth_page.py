@@ -142,7 +142,8 @@ def _panel(axes: Any, panel: Panel, lines: dict[str, list[dict[str, float]]]) ->
         highest = max(highest, *costs)
         style = "-" if figure == "orders_per_s" else "--"
         drawn = axes.plot([p["x"] for p in points], costs, style, marker="o", ms=3, label=f"{line}: {_WHAT[figure]}")
-        for point, cost in zip(points, costs, strict=True):
+        # The ends alone: in between the words of several lines would cover each other, and the tables have them.
+        for point, cost in {0: (points[0], costs[0]), -1: (points[-1], costs[-1])}.values():
             axes.annotate(
                 _label(figure, point[figure]),
                 (point["x"], cost),

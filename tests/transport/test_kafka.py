@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import kafka
 import pytest
 
@@ -160,20 +161,58 @@ def test_an_option_that_librdkafka_cannot_obey_is_refused(kafka_servers: str, na
             Librdkafka(log._connection, "")
 
 
-def test_a_header_whose_name_is_no_text_stops_no_reader_on_librdkafka(kafka_servers: str) -> None:
-    """Anybody may send one. The library leaves an error behind that comes to light in whatever is called next."""
+@on_both
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_header_whose_name_is_no_text_stops_no_reader(log: KafkaLog, kafka_servers: str, compression: str) -> None:
+    """Anybody may send one. One library never gets past it, the other leaves an error behind for the next call."""
     need_kcat()
-    with KafkaLog(kafka_servers, prefix=f"{unique()}-", partitions=1, client=LIBRDKAFKA) as log:
-        topic = make_topic(log)
-        for value, name in ((b"one", b"name"), (b"two", b"\xff\xfe"), (b"three", b"name")):
-            header = os.fsdecode(name + b"=1")
-            kcat(kafka_servers, "-P", "-t", log._prefix + topic, "-p", "0", "-H", header, stdin=value)
-        found = read_to_end(log.reader({(topic, 0): 0}))
+    topic = make_topic(log)
+    for value, name in ((b"one", b"name"), (b"two", b"\xff\xfe"), (b"three", b"name")):
+        header = os.fsdecode(name + b"=1")
+        to = ("-t", log._prefix + topic, "-p", "0", "-z", compression)
+        kcat(kafka_servers, "-P", *to, "-H", header, stdin=value)
+    found = read_to_end(log.reader({(topic, 0): 0}))
     assert [(record.value, record.headers) for record in found] == [
         (b"one", (("name", b"1"),)),
         (b"two", ()),
         (b"three", (("name", b"1"),)),
     ]
+
+
+@on_both
+def test_a_header_without_a_value_has_an_empty_one(log: KafkaLog, kafka_servers: str) -> None:
+    """Anybody may send one, and whoever reads headers here asks for their bytes."""
+    topic = make_topic(log)
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka_servers})
+    producer.produce(log._prefix + topic, b"", partition=0, headers=[("none", None), ("some", b"1")])
+    assert producer.flush(10) == 0
+    (found,) = read_to_end(log.reader({(topic, 0): 0}))
+    assert found.headers == (("none", b""), ("some", b"1"))
+
+
+@on_both
+def test_a_writer_that_failed_leaves_no_thread_behind(kafka_servers: str, client: str) -> None:
+    """Of its library, that is: an exchange may lose its shards again and again."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    with KafkaLog(kafka_servers, prefix=f"{unique()}-", client=client) as log:
+        topic = make_topic(log)
+        with owning(log) as first:
+            first.commit([NewRecord(topic, None, b"", 0)])
+        log.append([NewRecord(topic, None, b"", 0)])
+        before = threads()
+        for _ in range(3):
+            with owning(log) as writer:
+                writer.commit([NewRecord(topic, None, b"", 0)])
+                log.claim(0).close()
+                with pytest.raises(Fenced):
+                    writer.commit([NewRecord(topic, None, b"%d" % n, 0) for n in range(100)])
+        deadline = time.monotonic() + 10
+        while threads() > before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert threads() <= before
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

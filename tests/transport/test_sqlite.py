@@ -399,10 +399,10 @@ def test_waiting_costs_next_to_nothing(log: SqliteLog, folder: Path) -> None:
         owner, standby = log.member("group", [topic]), other.member("group", [topic])
         owner.poll(0.1)
         standby.poll(0.1)
-        cpu = time.process_time()
+        cpu = time.thread_time()  # of this thread alone: others in here are not the log's
         reader.poll(0.8)
         standby.poll(0.8)
-        assert time.process_time() - cpu < 0.03
+        assert time.thread_time() - cpu < 0.03
 
 
 def test_a_lost_ring_only_delays(log: SqliteLog, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,13 @@ Invariant: nothing here and nothing in `kafka` depends on which library it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import TopicPartition as Place
 
 from stocktrade.errors import StocktradeError, Unavailable, Unknown
-from stocktrade.transport.base import NewRecord, Record
+from stocktrade.transport.base import Headers, NewRecord, Record
 
 Placed = tuple[NewRecord, str, int]
 """A record with its topic and partition on the cluster."""
@@ -114,6 +114,11 @@ class Transactions(ABC):
     @abstractmethod
     def _discard(self) -> None:
         """Throw the producer away. Called once."""
+
+
+def headers_of(found: Iterable[tuple[str, bytes | None]] | None) -> Headers:
+    """Headers as a client library gives them. On Kafka one may have no value; here it has an empty one."""
+    return tuple([(name, value or b"") for name, value in found]) if found else ()
 
 
 def epoch_of(producer_id: int, producer_epoch: int) -> int:

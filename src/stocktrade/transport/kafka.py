@@ -324,7 +324,7 @@ class KafkaLog(Log):
             if partition is None:
                 partition = 0 if key is None else partition_for(key, count)
             elif not 0 <= partition < count:
-                raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
+                raise _no_partition(topic, partition, count)
             placed.append((record, name, partition))
         return placed
 
@@ -352,10 +352,10 @@ class KafkaLog(Log):
         return count
 
     def _place(self, topic: str, partition: int) -> Place:
-        count = self._count(topic)
+        name, count = self._known.get(topic) or self._know(topic)
         if not 0 <= partition < count:
-            raise UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
-        return Place(self._prefix + topic, partition)
+            raise _no_partition(topic, partition, count)
+        return Place(name, partition)
 
     def _check_resolved(self, shard: int, topics: Collection[str]) -> None:
         """No transaction may be open on what the shard writes, or its readers would stand still.
@@ -861,6 +861,10 @@ class KafkaMember(_Opened, Member):
             self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
             self._inputs.clear()
             self._assigned = frozenset()
+
+
+def _no_partition(topic: str, partition: int, count: int) -> UsageError:
+    return UsageError(f"{topic} has the partitions 0 to {count - 1}, there is no {partition}")
 
 
 def _is_alive(pid: int) -> bool:

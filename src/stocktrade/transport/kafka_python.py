@@ -1,6 +1,6 @@
 """Records carried by kafka-python, the client that the package installs.
 
-Invariant: a producer that failed once is thrown away.
+Invariant: a producer that failed once is thrown away, and no record that a broker took stops a reader.
 """
 
 import time
@@ -10,9 +10,11 @@ from typing import Any, Final
 import kafka
 from kafka import TopicPartition as Place
 from kafka.errors import KafkaError
+from kafka.record import memory_records
+from kafka.record.default_records import DefaultRecordBatch
 
 from stocktrade.transport.base import Record
-from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions
+from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, headers_of
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     FETCH_MAX_WAIT_SINGLE_MS,
@@ -23,6 +25,43 @@ from stocktrade.transport.kafka_client import (
 from stocktrade.transport.kafka_txn import CuredTransactions, NullableValue, know, send
 
 _LEAVE_WITHIN_MS: Final = 2_000
+
+
+class _Name(bytearray):
+    """Part of a batch, which is text whatever it holds."""
+
+    def decode(self, *_: Any) -> str:
+        return super().decode(errors="replace")
+
+
+class _Buffer(bytearray):
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return _Name(found) if isinstance(at, slice) else found
+
+
+class ReadableBatch(DefaultRecordBatch):  # type: ignore[misc] # a class of an untyped library
+    """Records as the library reads them, and those with a header whose name is no text without their headers.
+
+    Brokers take such a record from anybody. The library calls its batch damaged, and never gets past it.
+    """
+
+    _buffer: Any
+    _pos: int
+
+    def _read_msg(self, *args: Any) -> Any:
+        buffer, position = self._buffer, self._pos
+        try:
+            return super()._read_msg(*args)
+        except UnicodeDecodeError:
+            self._buffer, self._pos = _Buffer(buffer), position
+            record = super()._read_msg(*args)
+            record._headers = []  # noqa: SLF001 - it has no other way
+            self._buffer = buffer
+            return record
+
+
+memory_records.DefaultRecordBatch = ReadableBatch
 
 
 class KafkaPython(Client):
@@ -87,7 +126,7 @@ class _Fetcher(Fetcher):
             each.timestamp,
             each.key,
             each.value,
-            tuple(each.headers),
+            headers_of(each.headers),
         )
 
     def seek(self, place: Place, offset: int) -> None:

@@ -26,6 +26,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.producer import transaction_manager as library
 from kafka.producer.sender import Sender
 from kafka.protocol.producer import EndTxnRequest
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.serializer import Serializer
 from kafka.structs import TopicPartition
 
@@ -36,8 +37,8 @@ from stocktrade.transport.client import Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import Connection, commit_failed, discard_producer
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
-KNOWN_INTERNALS: Final = frozenset({"094fcce2f0cc8c9a"})
-"""Digests of the library's source that this module builds on, of the versions that were examined."""
+KNOWN_INTERNALS: Final = frozenset({"5375ff362494330f"})
+"""Digests of the library's source that the adapter builds on, of the versions that were examined."""
 
 _USED_INTERNALS: Final = (
     library.TransactionManager,
@@ -48,6 +49,7 @@ _USED_INTERNALS: Final = (
     KafkaConnectionManager._build_transport,  # noqa: SLF001 - only looked at
     KafkaConnectionManager.wait_for,
     BaseCoordinator.join_group_async,
+    DefaultRecordBatch,
 )
 _END_TXN: Final = 5
 _HINT: Final = "pip install 'kafka-python[crc32c]==3.0.12'"

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from operator import methodcaller
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Producer, libversion
@@ -29,7 +30,7 @@ from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import Record
-from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, epoch_of
+from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, epoch_of, headers_of
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     MAX_REQUEST_BYTES,
@@ -48,6 +49,10 @@ _ASK_S: Final = 1.0
 
 _UNOBEYED: Final = ("ssl.protocol", "ssl.enabled.protocols")
 """Options that the library has no words for."""
+
+_headers: Final = methodcaller("headers")
+"""Of a message. With a name that is no text the library returns tuples with holes, fatal to whoever looks into them,
+and leaves an error behind. A call from Python itself may go on past that error, this one raises SystemError."""
 
 _PASSING: Final = frozenset(
     {
@@ -312,7 +317,7 @@ class _Fetcher(Fetcher):
             elif offset >= self._from.get(place, offset + 1):
                 try:
                     record = self._record(message, offset)
-                except (SystemError, UnicodeDecodeError):  # it has a header whose name is no text
+                except SystemError:  # it has a header whose name is no text
                     record = self._record(message, offset, named=False)
                 batches.setdefault(place, []).append(record)
         for place, batch in batches.items():
@@ -329,7 +334,7 @@ class _Fetcher(Fetcher):
             time_ms,
             message.key(),
             message.value(),
-            tuple(message.headers() or ()) if named else (),
+            headers_of(_headers(message)) if named else (),
         )
 
     def _take_error(self, place: Place, error: Any, offset: int | None) -> None:
@@ -371,39 +376,45 @@ class _Fetcher(Fetcher):
 
 
 class _Batch:
-    """Records handed to a producer together, and what became of them."""
+    """Records handed to a producer together, and what became of them.
 
-    def __init__(self, producer: Any) -> None:
-        self._producer = producer
+    It does not keep the producer: what a producer is to call back keeps the batch, so neither would ever go, and the
+    producer's threads with them.
+    """
+
+    def __init__(self) -> None:
         self._offsets: dict[tuple[str, int], deque[int]] = {}
         self._placed: Sequence[Placed] = ()
         self.sent = self._written = 0
         self.errors: list[KafkaError] = []
 
-    def send(self, placed: Sequence[Placed], deadline: float) -> None:
+    def send(self, producer: Any, placed: Sequence[Placed], deadline: float) -> None:
         """Hand all of them over."""
         self._placed = placed
-        produce = self._producer.produce
+        produce = producer.produce
         notes: dict[tuple[str, int], Callable[[Any, Any], None]] = {}
-        for (_, key, value, _, time_ms, headers), topic, partition in placed:
-            # One for each partition: it tells what it wrote in the order in which that was sent.
-            note = notes.get((topic, partition))
-            if note is None:
-                note = notes[topic, partition] = self._note(topic, partition)
-            while True:
-                try:
-                    if headers:
-                        produce(topic, value, key, partition, note, timestamp=time_ms or 0, headers=list(headers))
-                    else:
-                        produce(topic, value, key, partition, note, timestamp=time_ms or 0)
-                    self.sent += 1
-                    break
-                except BufferError:  # its queue is full: let some of it go
-                    if time.monotonic() >= deadline:
-                        raise kafka_errors.KafkaTimeoutError("the producer's queue stays full") from None
-                    self._producer.poll(0.01)
-                except KafkaException as error:
-                    raise _exception(error) from error
+        try:
+            for (_, key, value, _, time_ms, headers), topic, partition in placed:
+                # One for each partition: it tells what it wrote in the order in which that was sent.
+                note = notes.get((topic, partition))
+                if note is None:
+                    note = notes[topic, partition] = self._note(topic, partition)
+                while True:
+                    try:
+                        if headers:
+                            produce(topic, value, key, partition, note, timestamp=time_ms or 0, headers=list(headers))
+                        else:
+                            produce(topic, value, key, partition, note, timestamp=time_ms or 0)
+                        self.sent += 1
+                        break
+                    except BufferError:  # its queue is full: let some of it go
+                        if time.monotonic() >= deadline:
+                            raise kafka_errors.KafkaTimeoutError("the producer's queue stays full") from None
+                        producer.poll(0.01)
+                    except KafkaException as error:
+                        raise _exception(error) from error
+        finally:
+            del producer, produce  # the traceback of a failure is kept, and would keep them
 
     def _note(self, topic: str, partition: int) -> Callable[[Any, Any], None]:
         offsets = self._offsets[topic, partition] = deque()
@@ -421,14 +432,14 @@ class _Batch:
 
         return note
 
-    def written(self, deadline: float) -> list[int]:
+    def written(self, producer: Any, deadline: float) -> list[int]:
         """Wait until all of them are written; their offsets. Raises what became of the first that was not."""
         # Not by `flush`: what it calls back to does not get over a producer that was fenced meanwhile.
         while self._written < self.sent and not self.errors:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise kafka_errors.KafkaTimeoutError("a record was not confirmed in time")
-            self._producer.poll(min(left_s, _SLICE_S))
+            producer.poll(min(left_s, _SLICE_S))
         if self.errors:
             raise self.errors[0]
         return self.offsets()
@@ -474,10 +485,10 @@ class _Appender(Appender):
 
     def append(self, placed: Sequence[Placed]) -> list[int]:
         deadline = time.monotonic() + self._connection.timeouts.delivery_ms / 1000 + 1
-        batch = _Batch(self._producer)
+        batch = _Batch()
         try:
-            batch.send(placed, deadline)
-            return batch.written(deadline)
+            batch.send(self._producer, placed, deadline)
+            return batch.written(self._producer, deadline)
         except (KafkaException, KafkaError) as error:
             raise append_failed(self._connection, _exception(error), sent=batch.sent, asked=len(placed)) from error
 
@@ -556,29 +567,32 @@ class _Transactions(Transactions):
 
     def _commit(self, records: Sequence[Placed]) -> list[int]:
         producer = self._producer
-        batch = _Batch(producer)
+        batch = _Batch()
         deadline = time.monotonic() + self._connection.timeouts.transaction_ms / 1000
         try:
-            producer.poll(0)
-            if self._lost_connection():
-                raise Unavailable(
-                    "a commit was not begun",
-                    cause=f"a connection broke: {self._heard.words}",
-                    hint="recover from the log",
-                )
-            producer.begin_transaction()
-            batch.send(records, deadline)
-        except (KafkaException, KafkaError) as error:
-            raise self._failed(error, batch, decided=False) from error
-        for place in ("kafka.commit.sending", "kafka.commit.sent", "kafka.commit.ending"):
-            hit(place)
-        try:
-            # It waits until all is written, with no lingering, and asks for the end only then: a record that was not
-            # written fails it.
-            producer.commit_transaction(max(1.0, deadline - time.monotonic()))
-            producer.poll(0)
-        except (KafkaException, SystemError) as error:  # SystemError: a fatal one that came in a callback
-            raise self._failed(error, batch, decided=batch.is_written) from error
+            try:
+                producer.poll(0)
+                if self._lost_connection():
+                    raise Unavailable(
+                        "a commit was not begun",
+                        cause=f"a connection broke: {self._heard.words}",
+                        hint="recover from the log",
+                    )
+                producer.begin_transaction()
+                batch.send(producer, records, deadline)
+            except (KafkaException, KafkaError) as error:
+                raise self._failed(error, batch, decided=False) from error
+            for place in ("kafka.commit.sending", "kafka.commit.sent", "kafka.commit.ending"):
+                hit(place)
+            try:
+                # It waits until all is written, with no lingering, and asks for the end only then: a record that was
+                # not written fails it.
+                producer.commit_transaction(max(1.0, deadline - time.monotonic()))
+                producer.poll(0)
+            except (KafkaException, SystemError) as error:  # SystemError: a fatal one that came in a callback
+                raise self._failed(error, batch, decided=batch.is_written) from error
+        finally:
+            del producer  # the traceback of a failure is kept, and would keep its threads
         if not batch.is_written:
             raise self._failed(KafkaError("a record was not confirmed"), batch, decided=True)
         if self._lost_connection():
