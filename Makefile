@@ -13,7 +13,7 @@ demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
 
 test: $(INSTALLED)  ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(ARGS)
 
 check: lint  ## lint, types, architecture and the fast tests
 	$(BIN)/pytest -q -m "not slow and not kafka"
@@ -43,11 +43,12 @@ fault-test: $(INSTALLED)  ## ten rounds of every fault on Kafka, on both clients
 	STOCKTRADE_TEST_FAULT_ROUNDS=10 $(BIN)/pytest -s \
 	  tests/e2e/test_kafka_faults.py tests/e2e/test_kafka_cluster.py tests/e2e/test_kafka_checks.py
 
-kafka-soak: $(INSTALLED)  ## the same for an hour, half of it on each client
+kafka-soak: $(INSTALLED)  ## the faults of one broker for an hour, half of it on each client
 	STOCKTRADE_TEST_FAULT_SECONDS=1800 $(BIN)/pytest -s tests/e2e/test_kafka_faults.py
 
-bench: $(INSTALLED)  ## the figures of docs/performance.md
+bench: $(INSTALLED)  ## the quick figures of docs/performance.md
 	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/embedded_log.py
 	$(BIN)/python benchmarks/idle.py
 	$(BIN)/python benchmarks/replay.py

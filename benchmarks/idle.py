@@ -2,8 +2,9 @@
 
     python benchmarks/idle.py [--json]
 
-`idle` is the share of a core, in percent, that `nse` and `watch` take on an embedded log where nothing comes,
-the time of `stocktrade --help` beside what it cannot do without. Bounded: some 15 seconds.
+`idle` is the share of a core, in percent, that `nse` and `watch` take on an embedded log where nothing comes;
+`start-up` is the time of `stocktrade --help` beside that of a Python that only imports Typer and Rich. Bounded: some
+15 seconds.
 """
 
 import argparse

@@ -63,7 +63,7 @@ def snapshot(log: Log, count: int) -> dict[str, float]:
     (owner,) = node.owners.values()
     began = time.monotonic()
     owner.begin_snapshot()
-    pauses = [0.0]
+    pauses = [time.monotonic() - began]  # to take the picture stops trading, too
     more, steps = True, 0
     while more:
         step_began = time.monotonic()

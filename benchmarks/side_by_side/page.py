@@ -104,7 +104,9 @@ def _killed(results: dict[str, Any]) -> list[str]:
         when = f"{found['written_at_kill'] / found['rupees_due']:.0%}"
         counts = (f"{verdict.orders:,}", when, f"{verdict.lost:,}", f"{verdict.doubled:,}")
         rows.append((program.title, program.promises, *counts))
-    return _table(("program", "promises", "orders", "written when killed", "orders lost", "settled twice"), rows)
+    return _table(
+        ("program", "promises", "orders", "written when killed, committed or not", "orders lost", "settled twice"), rows
+    )
 
 
 def _books(results: dict[str, Any]) -> list[str]:
@@ -121,9 +123,16 @@ def _books(results: dict[str, Any]) -> list[str]:
 
 
 def versions(results: dict[str, Any]) -> str:
-    """Every library that was measured, with its version; a client that differs between environments more than once."""
-    found = sorted({pair for each in results["programs"].values() for pair in each.get("versions", {}).items()})
-    return ", ".join(f"{name} {number}" for name, number in found)
+    """Every library that was measured, with its version; one that is another for the peers is there twice."""
+    found: dict[str, dict[str, str]] = {}
+    for program, each in results["programs"].items():
+        for name, number in each.get("versions", {}).items():
+            found.setdefault(name, {}).setdefault(number, " (peers)" if PROGRAMS[program].peer else "")
+    return ", ".join(
+        f"{name} {number}{whose if len(numbers) > 1 else ''}"
+        for name, numbers in sorted(found.items())
+        for number, whose in sorted(numbers.items())
+    )
 
 
 def section(results: dict[str, Any]) -> str:
