@@ -1,7 +1,9 @@
 """The shard protocol on the embedded log: claim, recover, take, commit, and what makes an owner refuse."""
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -316,6 +318,43 @@ def test_an_input_waits_for_an_earlier_one_of_the_other_topic(log: Log) -> None:
     owner.abandon()
 
 
+def test_all_that_has_waited_for_an_earlier_one_is_taken_together(log: Log) -> None:
+    """Without a horizon, as when the other topic is away, each waits as long as the first of them, not in turn."""
+    owner = own(log)
+    log.append([buy(1), buy(2), buy(3)])
+    with closing(log.reader({(topics.BUY_ORDERS, 0): 0})) as reader:
+        first, second, third = reader.poll()
+    assert owner.offer([first, second])
+    assert owner.commit_ready(first.arrival) == []
+    assert owner.offer([third])
+    owner._waiting_since = -1e9
+    assert ids(owner.commit_ready(first.arrival)) == ["b1", "b2"]
+    assert owner.commit_ready(first.arrival) == []
+    owner._waiting_since = -1e9
+    assert ids(owner.commit_ready(first.arrival)) == ["b3"]
+    owner.abandon()
+
+
+def test_a_log_that_brings_no_more_is_not_waited_for_without_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "SILENCE_S", 0.0)
+    log.append([buy(1), buy(2)])
+    with closing(log.reader({(topics.BUY_ORDERS, 0): 0})) as reader:
+        records = history.to_the_end(reader, ends={(topics.BUY_ORDERS, 0): 3})
+        assert [next(records).offset, next(records).offset] == [0, 1]
+        with pytest.raises(Unavailable, match="cannot be read to its end"):
+            next(records)
+
+
+def test_headers_that_hold_nothing_are_too_large_all_the_same(log: Log) -> None:
+    """Whatever travels on with a record counts, or it could be too large for where it goes."""
+    owner = own(log)
+    log.append([buy(1)._replace(headers=(("", b""),) * 300)])
+    (taken,) = feed(log, owner)
+    assert taken.dead is not None
+    assert taken.dead.reason == "TOO_LARGE"
+    owner.abandon()
+
+
 def test_an_offset_that_was_done_is_skipped_and_a_gap_is_believed_the_second_time(log: Log) -> None:
     """Whatever a client redelivers has no effect; an unexpected gap asks for one seek and is then taken as it is."""
     owner = own(log)
@@ -399,6 +438,47 @@ def test_a_full_batch_is_begun_behind_a_commit_and_a_third_waits(log: Log, monke
     assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == (["b0", "b1"], 2)
     assert (ids(owner.commit_ready(UNBOUNDED)), len(begun)) == ([], 2)
     assert ids(owner.close()) == ["b2", "b3", "b4", "b5"]
+
+
+def test_what_a_batch_causes_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One commit holds it all and has seconds: orders that trade with many others make smaller batches."""
+    monkeypatch.setattr(protocol, "MAX_BATCH_OUTPUTS", 7)
+    owner = own(log)
+    offered(log, owner, buy(1), sell(1), buy(2), sell(2), buy(3))  # one answer for a bid, six records for an offer
+    assert [len(owner.commit_ready(UNBOUNDED)) for _ in range(4)] == [2, 2, 1, 0]
+    owner.abandon()
+
+
+@pytest.mark.parametrize("within_a_snapshot", [False, True])
+def test_a_shard_that_was_given_up_leaves_nothing_in_memory(
+    log: Log, monkeypatch: pytest.MonkeyPatch, within_a_snapshot: bool
+) -> None:
+    """An exchange may lose its log for days, again and again: each time it drops a whole book."""
+    monkeypatch.setattr("stocktrade.shard.node.RETRY_S", 0.05)
+    node = Node(log, name="test", now_ms=lambda: 0, outlasts_outages=True)
+
+    def fail(*_: object, **__: object) -> None:
+        raise Unavailable("the log is away")
+
+    given_up = []
+    for number in range(3):
+        while not node.owners:
+            node.step(0.0)
+        log.append([buy(number)])
+        while not node.step(0.0).taken:
+            pass
+        if within_a_snapshot:
+            node.owners[0].begin_snapshot()
+        node.owners[0]._writer.commit = fail  # type: ignore[assignment, method-assign]
+        given_up.append(weakref.ref(node.owners[0]))
+        log.append([sell(number)])
+        while not node.step(0.0).lost:
+            pass
+    while not node.owners:
+        node.step(0.0)
+    gc.collect()
+    assert [owner() for owner in given_up] == [None, None, None]
+    node.abandon()
 
 
 def test_a_commit_that_failed_ends_the_owner_when_it_is_seen_to(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from contract import (  # noqa: E402 - its assertions are rewritten first
     values,
 )
 
-from stocktrade.errors import Fenced, StocktradeError, Unavailable, Unknown, UsageError  # noqa: E402
+from stocktrade.errors import Fenced, LogDamaged, StocktradeError, Unavailable, Unknown, UsageError  # noqa: E402
 from stocktrade.shard.node import Node  # noqa: E402
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, topics  # noqa: E402
 from stocktrade.transport import kafka as adapter  # noqa: E402
@@ -861,6 +861,41 @@ def test_a_horizon_reaches_to_the_head_of_the_other_topic(log: KafkaLog) -> None
     found.sort(key=lambda record: record.arrival)
     assert [record.value for record in found] == [b"%d" % n for n in range(30)]
     member.close()
+
+
+@on_both
+@pytest.mark.parametrize("while_it_runs", [False, True])
+def test_an_input_that_was_made_anew_stops_the_exchange(
+    log: KafkaLog, admin: Any, monkeypatch: pytest.MonkeyPatch, while_it_runs: bool
+) -> None:
+    """New orders have offsets there that count as taken: they would be confirmed, and never traded."""
+    monkeypatch.setattr(adapter, "_SHORT_PATIENCE_S", 1.0)
+    log.ensure_topics(topics.SPECS)
+    topic = log._prefix + topics.BUY_ORDERS
+    node = Node(log, name="first", now_ms=now_ms)
+    log.append([NewRecord(topics.BUY_ORDERS, b"SBIN", b"{}", 0) for _ in range(5)])
+    while sum(owner.exchange.seq + owner.committed[topics.BUY_ORDERS] for owner in node.owners.values()) < 5:
+        node.step(0.1)
+    if not while_it_runs:
+        node.close()
+    admin.delete_topics([topic])
+    deadline = time.monotonic() + 20
+    while topic in admin.list_topics():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with KafkaLog(log.url.removeprefix("kafka:"), prefix=log._prefix, partitions=log.partitions()) as other:
+        other.ensure_topics(topics.SPECS)
+        other.append([NewRecord(topics.BUY_ORDERS, b"SBIN", b"{}", 0)])
+    if not while_it_runs:
+        node = Node(log, name="second", now_ms=now_ms)
+
+    def go_on() -> None:
+        while time.monotonic() < deadline + 20:
+            node.step(0.1)
+
+    with pytest.raises(LogDamaged, match=r"buy-orders@0 ends before what was taken from it"):
+        go_on()
+    node.abandon()
 
 
 def test_a_broken_fence_is_noticed(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:

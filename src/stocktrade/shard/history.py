@@ -4,21 +4,25 @@ Whoever recovers, replays, audits or looks back reads it here, so all of them se
 written, and an exchange that this module gave out is the one that the journal's digests stand for.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stocktrade.core.exchange import Exchange
 from stocktrade.core.instruments import parse_instruments
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Fact
 from stocktrade.domain.messages import JournalInput, JournalRecord, SnapshotManifest
-from stocktrade.errors import JournalBroken, UsageError
+from stocktrade.errors import JournalBroken, Unavailable, UsageError
 from stocktrade.shard import snapshot
 from stocktrade.shard.journal import Head, body_of, decode_entry, digest_of, follows
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record
+from stocktrade.transport.base import Log, NewRecord, Position, Reader, Record, TopicPartition
 from stocktrade.transport.codec import Dead, decode_input, encode_facts
+
+SILENCE_S: Final = 30.0
+"""How long a log that has more may bring nothing."""
 
 
 class Applied(NamedTuple):
@@ -30,16 +34,32 @@ class Applied(NamedTuple):
     outputs: list[NewRecord]
 
 
-def to_the_end(reader: Reader, at_most: int | None = None) -> Iterator[Record]:
-    """What a reader's partitions hold now, to their ends."""
-    ends = reader.ends()
+def to_the_end(
+    reader: Reader, at_most: int | None = None, ends: Mapping[TopicPartition, int] | None = None
+) -> Iterator[Record]:
+    """What a reader's partitions hold now, to their ends, or to those that are given.
+
+    Raises:
+        Unavailable: nothing comes any more, although there is more.
+    """
+    ends = reader.ends() if ends is None else ends
     given = 0
+    heard_at = time.monotonic()
     while not reader.caught_up(ends):
-        for record in reader.poll(1.0):
+        records = reader.poll(1.0)
+        if not records and time.monotonic() - heard_at >= SILENCE_S:
+            raise Unavailable(
+                "the log cannot be read to its end",
+                cause=f"nothing came for {SILENCE_S:.0f} s",
+                hint="it may help to try again",
+            )
+        for record in records:
             yield record
             given += 1
             if given == at_most:
                 return
+        if records:
+            heard_at = time.monotonic()  # what is done with them takes its time
 
 
 def rerun(exchange: Exchange, shard: int, entry: JournalRecord) -> Iterator[Applied]:

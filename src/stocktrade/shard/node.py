@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from traceback import clear_frames
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -145,6 +146,7 @@ class Node:
             self._fenced[shard] = (time.monotonic(), error)
         if shard in self.owners:
             self._give_up(shard)
+        _forget_frames(error)
 
     def _tolerate(self, error: Unavailable) -> None:
         if not self._outlasts_outages:
@@ -238,6 +240,14 @@ class Node:
             owner.abandon()
         self.owners.clear()
         self._member.close()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """An error that is kept is to keep nothing but its words: its traceback holds the owner, with books and client."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def tune_garbage_collection() -> None:

@@ -37,6 +37,9 @@ MAX_BATCH_INPUTS: Final = 1000
 MAX_BATCH_BYTES: Final = 384 * 1024
 """Bounds of one journal entry. With escapes, which double a text at worst, it stays below 1 MiB, a broker's limit."""
 
+MAX_BATCH_OUTPUTS: Final = 20_000
+"""Records that a batch causes, not counting its last input: one commit holds them all, and has seconds for it."""
+
 _LINE_BYTES: Final = 128
 """What an entry says of an input beside its text, at most."""
 
@@ -54,6 +57,9 @@ SNAPSHOT_EVERY_S: Final = 600.0
 SNAPSHOTS_KEPT: Final = 2
 DEAD_LETTER_PREFIX_BYTES: Final = 1024
 """How much of an oversized input its dead letter carries; its position finds the rest."""
+
+_HEADER_BYTES: Final = 16
+"""What a header counts beside its name and value: empty ones are not for nothing."""
 
 MAX_AROUND_BYTES: Final = 4 * 1024
 """Of an input's key and headers. They travel on with a forward or a dead letter, to which a log has a limit, too."""
@@ -167,6 +173,7 @@ class Owner:
         self._expected = dict(self._next)
         self._waiting: list[tuple[int, str, int, Record]] = []
         self._waiting_since: float | None = None
+        self._waited_for = 0  # the latest arrival of what was there when the waiting began
         self._gaps: dict[tuple[str, int], int] = {}  # by topic and expected offset: the one that came instead
         self._unconfirmed: deque[tuple[bytes, Head]] = deque()
         self._confirmed = self._head
@@ -337,7 +344,13 @@ class Owner:
         first_seq = self.exchange.seq + 1
         size = 0
         waiting = self._waiting
-        while waiting and waiting[0][0] < horizon and len(lines) < MAX_BATCH_INPUTS and size < MAX_BATCH_BYTES:
+        while (
+            waiting
+            and waiting[0][0] < horizon
+            and len(lines) < MAX_BATCH_INPUTS
+            and size < MAX_BATCH_BYTES
+            and len(outputs) < MAX_BATCH_OUTPUTS
+        ):
             record = heappop(waiting)[3]
             next_offsets[record.topic] = record.offset + 1
             value = record.value or b""
@@ -375,17 +388,15 @@ class Owner:
         self._begin(entry, head, next_offsets, taken, [*outputs, *others])
 
     def _extended(self, horizon: int) -> int:
-        """The horizon, or none at all once the first waiting input has waited long enough."""
+        """The horizon, or the end of what has waited long enough for it."""
         if not self._waiting or self._waiting[0][0] < horizon:
             self._waiting_since = None
             return horizon
         now = time.monotonic()
-        if self._waiting_since is None:
+        if self._waiting_since is None or self._waiting[0][0] > self._waited_for:
             self._waiting_since = now
-        if now - self._waiting_since < MERGE_WAIT_S:
-            return horizon
-        self._waiting_since = None
-        return self._waiting[0][0] + 1
+            self._waited_for = max(self._waiting)[0]
+        return self._waited_for + 1 if now - self._waiting_since >= MERGE_WAIT_S else horizon
 
     def _home(self, symbol: str) -> int:
         # A malformed symbol has no home; it is refused where it was met.
@@ -524,13 +535,15 @@ class Owner:
 
     def abandon(self) -> None:
         """Give the shard up at once; whoever comes next recovers it."""
+        self._snapshot = self._snapshot_commit = None  # which would keep this owner
         if self._reader is not None:
             self._reader.close()
         self._writer.close()
 
 
 def _decoded(record: Record) -> Instruction | Dead:
-    around = len(record.key or b"") + sum([len(name) + len(value) for name, value in record.headers])
+    around = len(record.key or b"")
+    around += sum([_HEADER_BYTES + len(name) + len(value) for name, value in record.headers])
     if around > MAX_AROUND_BYTES:
         return Dead("TOO_LARGE", f"key and headers have {around} bytes, the limit is {MAX_AROUND_BYTES}")
     return decode_input(record.topic, record.value)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
+from stocktrade.shard.history import to_the_end
 from stocktrade.transport.base import Log, NewRecord, Record, TopicPartition
 
 CHECKED_ENTRIES: Final = 8
@@ -76,9 +77,8 @@ def _take_what_is_there(
     oldest_ms: dict[TopicPartition, int] = {}
     ends = {at: ends[at] for at in starts}
     with closing(log.reader(starts)) as reader:
-        while not reader.caught_up(ends):
-            for record in reader.poll(1.0):
-                at = (record.topic, record.partition)
-                oldest_ms.setdefault(at, record.time_ms)
-                lacking[at].discard(_identity(record))
+        for record in to_the_end(reader, ends=ends):
+            at = (record.topic, record.partition)
+            oldest_ms.setdefault(at, record.time_ms)
+            lacking[at].discard(_identity(record))
     return oldest_ms

@@ -75,6 +75,9 @@ _SLICE_S: Final = 0.1
 _REMOVE_WITHIN_S: Final = 10.0
 _LOOK_WITHIN_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 1.0
+_SHORT_PATIENCE_S: Final = 5.0
+"""How long a partition may end before what was taken from it: a leader that is new knows its end a moment later."""
+
 _METADATA_WITHIN_S: Final = 2.0
 _LEAVE_WITHIN_MS: Final = 2_000
 _MEMBER_METADATA_MS: Final = 5_000
@@ -544,6 +547,8 @@ class _Input:
         self.position = position  # of the next record to fetch
         self.reached = 0  # the arrival of the last record fetched: a later one never arrived before it
         self.end = UNBOUNDED  # where the partition ended at the last look
+        self.short_since: float | None = None  # it ended before the position
+        self.went_back = False
         self.waiting: deque[Record] = deque()
         self.waiting_bytes = 0
         self.paused = False
@@ -551,7 +556,8 @@ class _Input:
     def take(self, records: Iterable[Record]) -> None:
         for record in records:
             if record.offset < self.position:
-                continue  # the client went back; what it brings again was delivered
+                self.went_back = True  # what the client brings again was delivered, or the partition is another one
+                continue
             self.waiting.append(record)
             self.waiting_bytes += len(record.value or b"") + 100
             self.position = record.offset + 1
@@ -571,7 +577,7 @@ class _Input:
         """Whatever is still to come of this partition did not arrive before this."""
         if self.waiting:
             return self.waiting[0].arrival
-        return UNBOUNDED if self.position >= self.end else self.reached
+        return UNBOUNDED if self.position == self.end else self.reached
 
     @property
     def is_full(self) -> bool:
@@ -703,6 +709,9 @@ class KafkaMember(_Opened, Member):
         for inputs in self._inputs.values():
             for each in inputs:
                 each.take(batches.get(each.place, ()))
+                if each.went_back:
+                    each.went_back = False
+                    self._unsettled.add(each.place.partition)
         return False
 
     def _take_assignment(self) -> bool:
@@ -746,6 +755,9 @@ class KafkaMember(_Opened, Member):
         """Ask where the inputs of the started shards end now; whether all of these have been fetched.
 
         A record of one topic says nothing about the other, unless that was looked at afterwards.
+
+        Raises:
+            LogDamaged: one of them has for some seconds ended before what was taken from it.
         """
         inputs = [each for inputs in self._inputs.values() for each in inputs]
         if not inputs:
@@ -761,10 +773,11 @@ class KafkaMember(_Opened, Member):
             return False
         for each in inputs:
             each.end = ends[each.place]
+            _check_length(each)
             if not each.waiting and each.position < each.end:
                 # Transactions' ends and aborted records take offsets: the consumer passes them silently.
                 each.position = max(each.position, self._fetcher.position(each.place))
-        return all(not each.waiting and each.position >= each.end for each in inputs)
+        return all(not each.waiting and each.position == each.end for each in inputs)
 
     def _deliver(self, max_records: int) -> list[Record]:
         """What was fetched, of each shard in the order of arrival; the shards take turns at being first."""
@@ -784,8 +797,11 @@ class KafkaMember(_Opened, Member):
 
     def _held_back(self) -> dict[TopicPartition, float]:
         def positions() -> dict[Place, int]:
-            empty = [each.place for inputs in self._inputs.values() for each in inputs if not each.waiting]
-            return {place: self._fetcher.position(place) for place in empty}
+            empty = [each for inputs in self._inputs.values() for each in inputs if not each.waiting]
+            found = {each.place: self._fetcher.position(each.place) for each in empty}
+            # One that stands before what was taken may be on a partition that was made anew.
+            self._unsettled.update(each.place.partition for each in empty if found[each.place] < each.position)
+            return found
 
         held = self._holder.look(positions)
         return {(place.topic[len(self._prefix) :], place.partition): seconds for place, seconds in held.items()}
@@ -861,6 +877,23 @@ class KafkaMember(_Opened, Member):
             self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
             self._inputs.clear()
             self._assigned = frozenset()
+
+
+def _check_length(each: _Input) -> None:
+    """Orders that come to a partition that was made anew, or lost its tail, have offsets that count as taken."""
+    if each.position <= each.end:
+        each.short_since = None
+        return
+    now = time.monotonic()
+    if each.short_since is None:
+        each.short_since = now
+    if now - each.short_since >= _SHORT_PATIENCE_S:
+        raise LogDamaged(
+            f"{each.place.topic}@{each.place.partition} ends before what was taken from it",
+            cause=f"it ends at {each.end}, and everything before {each.position} is in the journal: the cluster lost "
+            "records, or the topic was made anew",
+            hint="restore the topic from a copy; what was sent to it since would not be traded",
+        )
 
 
 def _no_partition(topic: str, partition: int, count: int) -> UsageError:

@@ -12,6 +12,7 @@ from kafka import TopicPartition as Place
 from kafka.errors import KafkaError
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import decode_varint
 
 from stocktrade.transport.base import Record
 from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, headers_of
@@ -50,14 +51,18 @@ class ReadableBatch(DefaultRecordBatch):  # type: ignore[misc] # a class of an u
     _pos: int
 
     def _read_msg(self, *args: Any) -> Any:
-        buffer, position = self._buffer, self._pos
+        batch, position = self._buffer, self._pos
         try:
             return super()._read_msg(*args)
         except UnicodeDecodeError:
-            self._buffer, self._pos = _Buffer(buffer), position
-            record = super()._read_msg(*args)
+            length, begin = decode_varint(batch, position)
+            end = begin + length
+            self._buffer, self._pos = _Buffer(batch[position:end]), 0  # of a batch it may be one of many
+            try:
+                record = super()._read_msg(*args)
+            finally:
+                self._buffer, self._pos = batch, end
             record._headers = []  # noqa: SLF001 - it has no other way
-            self._buffer = buffer
             return record
 
 

@@ -314,7 +314,8 @@ class _Fetcher(Fetcher):
             offset = message.offset()
             if problem is not None:
                 self._take_error(place, problem, offset)
-            elif offset >= self._from.get(place, offset + 1):
+            # What lies before is left over from an earlier place, but a member is to see when a partition begins anew.
+            elif place in self._from and (self._group is not None or offset >= self._from[place]):
                 try:
                     record = self._record(message, offset)
                 except SystemError:  # it has a header whose name is no text
