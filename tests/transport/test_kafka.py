@@ -14,7 +14,9 @@ from typing import Any
 
 import confluent_kafka
 import kafka
+import lz4.frame  # type: ignore[import-untyped]
 import pytest
+from kafka.record import default_records
 
 from kafka_container import KafkaContainer, free_port
 from kcat import kcat, need_kcat
@@ -176,6 +178,34 @@ def test_a_header_whose_name_is_no_text_stops_no_reader(log: KafkaLog, kafka_ser
         (b"one", (("name", b"1"),)),
         (b"two", ()),
         (b"three", (("name", b"1"),)),
+    ]
+
+
+@on_both
+def test_a_batch_that_cannot_be_unpacked_stops_no_reader(
+    log: KafkaLog, kafka_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers do not check the sum at the end of an lz4 frame; both libraries do, and would not go on."""
+
+    def damaged(data: bytes) -> bytes:
+        frame: bytes = lz4.frame.compress(data, content_checksum=True)
+        return frame[:-1] + bytes([frame[-1] ^ 1])
+
+    topic = make_topic(log)
+    log.append([NewRecord(topic, None, b"before", 0)])
+    monkeypatch.setattr(default_records, "lz4_encode", damaged)
+    producer = kafka.KafkaProducer(bootstrap_servers=kafka_servers, compression_type="lz4", linger_ms=500)
+    sent = [producer.send(log._prefix + topic, b"lost" * 100, partition=0) for _ in range(3)]
+    assert [each.get(10).offset for each in sent] == [1, 2, 3]
+    producer.close()
+    log.append([NewRecord(topic, None, b"after", 0)])
+    found = read_to_end(log.reader({(topic, 0): 0}))
+    assert [(record.offset, record.value) for record in found] == [
+        (0, b"before"),
+        (1, None),
+        (2, None),
+        (3, None),
+        (4, b"after"),
     ]
 
 

@@ -8,7 +8,7 @@ Invariant: nothing here and nothing in `kafka` depends on which library it is.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from kafka import TopicPartition as Place
 
@@ -17,6 +17,10 @@ from stocktrade.transport.base import Headers, NewRecord, Record
 
 Placed = tuple[NewRecord, str, int]
 """A record with its topic and partition on the cluster."""
+
+UNREADABLE_MS: Final = 0
+"""The time of a record of which nothing can be read but where it stands: its batch cannot be unpacked, and brokers do
+not look so closely. It has neither key nor value, so an input of that kind is a dead letter."""
 
 
 class Fetcher(ABC):

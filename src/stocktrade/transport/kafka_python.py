@@ -11,11 +11,19 @@ import kafka
 from kafka import TopicPartition as Place
 from kafka.errors import KafkaError
 from kafka.record import memory_records
-from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.util import decode_varint
 
 from stocktrade.transport.base import Record
-from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, headers_of
+from stocktrade.transport.client import (
+    UNREADABLE_MS,
+    Appender,
+    Client,
+    Fetcher,
+    Placed,
+    Transactions,
+    headers_of,
+)
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     FETCH_MAX_WAIT_SINGLE_MS,
@@ -42,13 +50,36 @@ class _Buffer(bytearray):
 
 
 class ReadableBatch(DefaultRecordBatch):  # type: ignore[misc] # a class of an untyped library
-    """Records as the library reads them, and those with a header whose name is no text without their headers.
+    """Records as the library reads them; those that it cannot read without what it cannot read.
 
-    Brokers take such a record from anybody. The library calls its batch damaged, and never gets past it.
+    A record with a header whose name is no text comes without headers, each of a batch that cannot be unpacked without
+    anything (see `UNREADABLE_MS`). Brokers take both from anybody, and the library never gets past them.
     """
 
     _buffer: Any
     _pos: int
+    _next_record_index: int
+    _decompressed: bool
+    _cannot_be_unpacked = False
+
+    def _maybe_uncompress(self) -> None:
+        try:
+            super()._maybe_uncompress()
+        except KafkaError:  # the library for it is not installed
+            raise
+        except Exception:  # noqa: BLE001 - each library for it has errors of its own
+            self._cannot_be_unpacked = self._decompressed = True
+
+    def __next__(self) -> Any:
+        if not self._cannot_be_unpacked:
+            return super().__next__()
+        if self._next_record_index >= self.records_count:
+            raise StopIteration
+        offset = self.base_offset + self._next_record_index
+        self._next_record_index += 1
+        return DefaultRecord(0, offset, UNREADABLE_MS, self.timestamp_type, None, None, [])
+
+    next = __next__
 
     def _read_msg(self, *args: Any) -> Any:
         batch, position = self._buffer, self._pos

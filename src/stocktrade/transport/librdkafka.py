@@ -30,7 +30,16 @@ from stocktrade.domain.values import visible
 from stocktrade.errors import StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.failpoints import hit
 from stocktrade.transport.base import Record
-from stocktrade.transport.client import Appender, Client, Fetcher, Placed, Transactions, epoch_of, headers_of
+from stocktrade.transport.client import (
+    UNREADABLE_MS,
+    Appender,
+    Client,
+    Fetcher,
+    Placed,
+    Transactions,
+    epoch_of,
+    headers_of,
+)
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
     MAX_REQUEST_BYTES,
@@ -308,11 +317,16 @@ class _Fetcher(Fetcher):
         except (KafkaException, KafkaError) as error:
             raise self._connection.translated(_exception(error), self._what) from error
         batches: dict[Place, list[Record]] = {}
+        cannot_be_unpacked: dict[Place, int] = {}  # with the first offset of its batch
         for message in messages:
             place = Place(message.topic(), message.partition())
             problem = message.error()
             offset = message.offset()
-            if problem is not None:
+            if place in cannot_be_unpacked:
+                pass  # it comes again
+            elif problem is not None and problem.code() == NativeError._BAD_COMPRESSION:  # noqa: SLF001
+                cannot_be_unpacked[place] = offset
+            elif problem is not None:
                 self._take_error(place, problem, offset)
             # What lies before is left over from an earlier place, but a member is to see when a partition begins anew.
             elif place in self._from and (self._group is not None or offset >= self._from[place]):
@@ -323,6 +337,9 @@ class _Fetcher(Fetcher):
                 batches.setdefault(place, []).append(record)
         for place, batch in batches.items():
             self._reached[place] = max(self._reached[place], batch[-1].offset + 1)
+        for place, offset in cannot_be_unpacked.items():
+            if place in self._from:
+                batches.setdefault(place, []).append(self._step_over(place, offset))
         return batches
 
     def _record(self, message: Any, offset: int, *, named: bool = True) -> Record:
@@ -337,6 +354,16 @@ class _Fetcher(Fetcher):
             message.value(),
             headers_of(_headers(message)) if named else (),
         )
+
+    def _step_over(self, place: Place, first: int) -> Record:
+        """The record that comes next, of which nothing can be read: the library does not go past its batch.
+
+        The one after it is asked for anew. If it is of the same batch, that is told again.
+        """
+        offset = max(self._reached[place], first)
+        self.seek(place, offset + 1)
+        topic = place.topic[self._prefix_length :]
+        return Record(topic, place.partition, offset, UNREADABLE_MS, UNREADABLE_MS, None, None, ())
 
     def _take_error(self, place: Place, error: Any, offset: int | None) -> None:
         code = error.code()
