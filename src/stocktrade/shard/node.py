@@ -7,7 +7,7 @@ somebody else is; what to own comes from the group, that there is one owner from
 import gc
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from traceback import clear_frames
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -113,14 +113,16 @@ class Node:
             time.sleep(min(timeout_s, RETRY_S))  # or a poll that fails at once would be asked again at once
             return Step([], [], {}, {}, error)
         lost: dict[int, StocktradeError | None] = {}
+        taken: list[Taken] = []
         for shard in self.owners.keys() - poll.assigned:
             lost[shard] = None
+            with suppress(Fenced, Unavailable):  # whoever comes next finds out what became of it
+                taken += self.owners[shard].settle()
             self._give_up(shard)
         inputs: dict[int, list[Record]] = {shard: [] for shard in self.owners}
         for record in poll.records:
             if record.partition in inputs:
                 inputs[record.partition].append(record)
-        taken: list[Taken] = []
         for shard, records in inputs.items():
             try:
                 whole = self._trade(self.owners[shard], records, poll.horizons.get(shard, 0), taken)

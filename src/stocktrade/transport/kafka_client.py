@@ -114,7 +114,8 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]  # the library has no typ
         async def connect_and_watch(node: Any, connection: Any, **options: Any) -> None:
             def note(error: BaseException) -> None:
                 # What the end of the search cuts short says nothing; an attempt before it may have.
-                if self.failure is not None and isinstance(error, kafka_errors.RequestTimedOutError):
+                cut_short = isinstance(error, kafka_errors.RequestTimedOutError) or "timed out" in str(error)
+                if self.failure is not None and cut_short:
                     return
                 self.failure = Failure(f"{node.host}:{node.port}", connection.init_future.succeeded(), error)
 
