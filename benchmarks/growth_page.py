@@ -143,7 +143,7 @@ def _panel(axes: Any, panel: Panel, lines: dict[str, list[dict[str, float]]]) ->
         style = "-" if figure == "orders_per_s" else "--"
         drawn = axes.plot([p["x"] for p in points], costs, style, marker="o", ms=3, label=f"{line}: {_WHAT[figure]}")
         # The ends alone: in between the words of several lines would cover each other, and the tables have them.
-        for point, cost in {0: (points[0], costs[0]), -1: (points[-1], costs[-1])}.values():
+        for point, cost in ((points[0], costs[0]), (points[-1], costs[-1])):
             axes.annotate(
                 _label(figure, point[figure]),
                 (point["x"], cost),

@@ -16,11 +16,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from machine import machine
+from machine import cpu_s, machine
 from stocktrade import __version__
 
 SECONDS = 5
@@ -47,14 +46,9 @@ def idle(folder: str) -> dict[str, float]:
     with running(folder, "nse") as nse, running(folder, "watch") as watch:
         processes = {"nse": nse, "watch": watch}
         time.sleep(3)
-        before = {name: _cpu_s(process.pid) for name, process in processes.items()}
+        before = {name: cpu_s(process.pid) for name, process in processes.items()}
         time.sleep(SECONDS)
-        return {name: (_cpu_s(each.pid) - before[name]) / SECONDS * 100 for name, each in processes.items()}
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return {name: (cpu_s(each.pid) - before[name]) / SECONDS * 100 for name, each in processes.items()}
 
 
 def start_up() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and the processor time that it took."""
 
 import os
 import platform
@@ -18,3 +18,9 @@ def processor() -> str:
 def machine() -> str:
     """Processor, cores and system."""
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used, its own and the system's for it; Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -21,6 +21,7 @@ from machine import machine
 from side_by_side.broker import broker
 from side_by_side.work import fill, pair
 from stocktrade import __version__
+from stocktrade.shard.node import DEFAULT_GROUP
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, topics
 from stocktrade.transport.kafka import KafkaLog
 
@@ -65,7 +66,7 @@ def after_a_kill(servers: str, client: str, *, stand_by: bool) -> float:
 
 
 def _members(log: KafkaLog, prefix: str) -> list[Any]:
-    group = f"{prefix}stocktrade-nse"
+    group = prefix + DEFAULT_GROUP
     return list(log._connection.admin.describe_groups([group])[group]["members"])  # noqa: SLF001 - only looked at
 
 

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import termios
 import time
-from pathlib import Path
 
+from machine import cpu_s
 from stocktrade.shard.node import Node
 from stocktrade.transport import connect
 from views import pair
@@ -40,7 +40,7 @@ def main() -> None:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         drawn = b""
         began = at = time.monotonic()
-        cpu_before = _cpu(child)
+        cpu_before = cpu_s(child)
         trades = 0
         while at - began < seconds:
             due = int((at - began) * per_second / RECORDS_OF_A_TRADE)
@@ -50,7 +50,7 @@ def main() -> None:
             while select.select([terminal], [], [], max(0.0, at + TICK_S - time.monotonic()))[0]:
                 drawn += os.read(terminal, 1 << 16)
             at += TICK_S
-        cpu = _cpu(child) - cpu_before
+        cpu = cpu_s(child) - cpu_before
         took = time.monotonic() - began
         os.kill(child, signal.SIGTERM)
         while select.select([terminal], [], [], 0.5)[0]:
@@ -66,12 +66,6 @@ def main() -> None:
             f"watch         records_per_s {records / took:,.0f}  share_of_a_core {cpu / took:.1%}  "
             f"frames_per_s {frames / took:.1f}  seconds {took:.0f}"
         )
-
-
-def _cpu(process: int) -> float:
-    """The seconds of a core that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
