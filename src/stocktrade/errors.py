@@ -5,6 +5,7 @@ first (`domain.values.visible`). Whatever is raised from another class is a bug 
 """
 
 from enum import IntEnum
+from traceback import clear_frames
 
 
 class ExitCode(IntEnum):
@@ -78,3 +79,14 @@ class JournalBroken(StocktradeError):
     """The journal has a gap, an undecodable record, or does not replay to its digest."""
 
     exit_code = ExitCode.NO
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Have an error that is kept keep nothing but its words, and so the ones that it came from.
+
+    Its traceback would hold whatever the functions had that it passed through.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

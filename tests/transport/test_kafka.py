@@ -899,7 +899,7 @@ def test_an_input_that_was_made_anew_stops_the_exchange(
     log: KafkaLog, admin: Any, monkeypatch: pytest.MonkeyPatch, while_it_runs: bool
 ) -> None:
     """New orders have offsets there that count as taken: they would be confirmed, and never traded."""
-    monkeypatch.setattr(adapter, "_SHORT_PATIENCE_S", 1.0)
+    monkeypatch.setattr("stocktrade.transport.kafka_inputs.SHORT_PATIENCE_S", 1.0)
     log.ensure_topics(topics.SPECS)
     topic = log._prefix + topics.BUY_ORDERS
     node = Node(log, name="first", now_ms=now_ms)

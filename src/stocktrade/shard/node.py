@@ -8,12 +8,11 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from traceback import clear_frames
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from stocktrade.core.rules import RULES, Rules
-from stocktrade.errors import Fenced, Hanging, StocktradeError, Unavailable
+from stocktrade.errors import Fenced, Hanging, StocktradeError, Unavailable, forget_frames
 from stocktrade.shard.owner import Owner, Taken
 from stocktrade.transport import topics
 from stocktrade.transport.base import UNBOUNDED, Log, Record, TopicPartition
@@ -32,8 +31,8 @@ COMMITTING_POLL_S: Final = 0.002
 
 POLL_RECORDS: Final = 2000
 
-CONFIRM_IDLE_S: Final = 0.25
-"""How often an owner that takes nothing reads its journal: with many shards, doing so in every step is most of it."""
+CONFIRM_EVERY_S: Final = 1.0
+"""How often an owner reads its journal: doing so with every step, or every commit, is most of a small one."""
 
 HANGING_PATIENCE_S: Final = 60.0
 """How long an open transaction is waited for. The brokers end one of ours 15 s after it began and at their next
@@ -148,7 +147,7 @@ class Node:
             self._fenced[shard] = (time.monotonic(), error)
         if shard in self.owners:
             self._give_up(shard)
-        _forget_frames(error)
+        forget_frames(error)  # which hold the owner, with books and client
 
     def _tolerate(self, error: Unavailable) -> None:
         if not self._outlasts_outages:
@@ -200,8 +199,8 @@ class Node:
         if len(taken) > before:
             self._member.note_progress(owner.shard, owner.committed)
         now = time.monotonic()
-        if len(taken) > before or now >= self._confirm_at.get(owner.shard, now):
-            self._confirm_at[owner.shard] = now + CONFIRM_IDLE_S
+        if now >= self._confirm_at.get(owner.shard, now):
+            self._confirm_at[owner.shard] = now + CONFIRM_EVERY_S
             owner.confirm()
         if owner.snapshot_due():
             taken += owner.begin_snapshot()
@@ -242,14 +241,6 @@ class Node:
             owner.abandon()
         self.owners.clear()
         self._member.close()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """An error that is kept is to keep nothing but its words: its traceback holds the owner, with books and client."""
-    while error is not None:
-        clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
 
 
 def tune_garbage_collection() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kafka import TopicPartition as Place
 
-from stocktrade.errors import StocktradeError, Unavailable, Unknown
+from stocktrade.errors import StocktradeError, Unavailable, Unknown, forget_frames
 from stocktrade.transport.base import Headers, NewRecord, Record
 
 Placed = tuple[NewRecord, str, int]
@@ -49,6 +49,14 @@ class Fetcher(ABC):
     @abstractmethod
     def written_end(self, place: Place) -> int | None:
         """The end of what is written, open transactions included, as the last fetch said. No request."""
+
+    @abstractmethod
+    def stable_ends(self, places: Collection[Place], *, within_s: float) -> Mapping[Place, int]:
+        """Ask the brokers for the last stable offset of each partition: what can be fetched of it now.
+
+        Raises:
+            StocktradeError: no answer within the time.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -98,8 +106,12 @@ class Transactions(ABC):
             return []
         try:
             return self._commit(records)
-        except BaseException as error:
-            self._end(error if isinstance(error, StocktradeError) else Unknown("a commit was interrupted"))
+        except StocktradeError as error:
+            forget_frames(error)  # which hold the producer, and it its threads
+            self._end(error)
+            raise
+        except BaseException:
+            self._end(Unknown("a commit was interrupted"))
             raise
 
     def close(self) -> None:

@@ -22,7 +22,6 @@ import re
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -56,6 +55,7 @@ from stocktrade.transport.base import (
 from stocktrade.transport.client import Appender, Client, Placed, Transactions
 from stocktrade.transport.kafka_client import Connection
 from stocktrade.transport.kafka_held import HeldBack
+from stocktrade.transport.kafka_inputs import Input, ShardInputs
 from stocktrade.transport.kafka_options import read_settings
 from stocktrade.transport.kafka_topics import Topics
 from stocktrade.transport.kafka_txn import check_cluster, check_library, release
@@ -74,15 +74,16 @@ _WAITING_FOR_EVERY_S: Final = 2.0
 _SLICE_S: Final = 0.1
 _REMOVE_WITHIN_S: Final = 10.0
 _LOOK_WITHIN_S: Final = 0.5
-_LOOK_AGAIN_S: Final = 1.0
-_SHORT_PATIENCE_S: Final = 5.0
-"""How long a partition may end before what was taken from it: a leader that is new knows its end a moment later."""
+_LOOK_AGAIN_S: Final = 0.02
+"""How long what a look found is waited for before there is another one."""
+
+_LOOK_LATER_S: Final = 1.0
+"""The same for a look that no broker answered."""
 
 _METADATA_WITHIN_S: Final = 2.0
 _LEAVE_WITHIN_MS: Final = 2_000
 _MEMBER_METADATA_MS: Final = 5_000
-_MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
-_MAX_BUFFERED_RECORDS: Final = 10_000
+_MAX_FETCHED_RECORDS: Final = 10_000
 
 _MEMBER: Final = "stocktrade-member"
 _CLIENT_ID: Final = re.compile(rf"{_MEMBER}\.(?P<host>[^/]*)\.(?P<pid>\d+)\.\d+")
@@ -397,7 +398,7 @@ class KafkaReader(_Opened, Reader):
         self._positions = {place: ends[place] if start is None else start for place, start in starts.items()}
         self._ends: dict[Place, int] = {}
         self._fetcher = client.fetcher(self._positions)
-        self._holder = HeldBack(connection, self._fetcher)
+        self._holder = HeldBack(self._fetcher)
 
     def poll(self, timeout_s: float = 0.0, max_records: int = 1000) -> list[Record]:
         """See `Reader.poll`. It also returns when it has passed a transaction's end up to what `ends` has said.
@@ -539,51 +540,6 @@ def positions(placed: Sequence[Placed], offsets: Sequence[int]) -> list[Position
     ]
 
 
-class _Input:
-    """One input partition of a started shard: where it stands and what was fetched of it."""
-
-    def __init__(self, place: Place, position: int) -> None:
-        self.place = place
-        self.position = position  # of the next record to fetch
-        self.reached = 0  # the arrival of the last record fetched: a later one never arrived before it
-        self.end = UNBOUNDED  # where the partition ended at the last look
-        self.short_since: float | None = None  # it ended before the position
-        self.went_back = False
-        self.waiting: deque[Record] = deque()
-        self.waiting_bytes = 0
-        self.paused = False
-
-    def take(self, records: Iterable[Record]) -> None:
-        for record in records:
-            if record.offset < self.position:
-                self.went_back = True  # what the client brings again was delivered, or the partition is another one
-                continue
-            self.waiting.append(record)
-            self.waiting_bytes += len(record.value or b"") + 100
-            self.position = record.offset + 1
-            self.reached = max(self.reached, record.arrival)
-
-    def pop_before(self, arrival: int, place: Place, most: int) -> list[Record]:
-        """What waits up to where another input goes first, whose head came at `arrival`."""
-        last = arrival if self.place < place else arrival - 1
-        popped: list[Record] = []
-        while self.waiting and len(popped) < most and self.waiting[0].arrival <= last:
-            popped.append(self.waiting.popleft())
-        self.waiting_bytes -= sum([len(record.value or b"") + 100 for record in popped])
-        return popped
-
-    @property
-    def horizon(self) -> int:
-        """Whatever is still to come of this partition did not arrive before this."""
-        if self.waiting:
-            return self.waiting[0].arrival
-        return UNBOUNDED if self.position == self.end else self.reached
-
-    @property
-    def is_full(self) -> bool:
-        return self.waiting_bytes > _MAX_BUFFERED_BYTES or len(self.waiting) > _MAX_BUFFERED_RECORDS
-
-
 class KafkaMember(_Opened, Member):
     """A member of the consumer group; see `Member`."""
 
@@ -615,7 +571,6 @@ class KafkaMember(_Opened, Member):
             max_poll_interval_ms=timeouts.max_poll_interval_ms,
             metadata_max_age_ms=_MEMBER_METADATA_MS,
         )
-        connection.prepare_looks()
         self._remove_dead()
         self._consumer.subscribe([prefix + topic for topic in self._topics])
         self._wait_for_metadata()
@@ -623,16 +578,17 @@ class KafkaMember(_Opened, Member):
         self._assigned: frozenset[int] = frozenset()
         self._started_in: dict[int, int] = {}  # the generation in which each started shard was started
         self._lost: set[int] = set()
-        self._inputs: dict[int, list[_Input]] = {}
-        self._unsettled: set[int] = set()
-        self._look_at = 0.0
+        self._inputs: dict[int, ShardInputs] = {}
+        self._horizons: dict[int, int] = {}  # as the last poll told them
+        self._unsettled: set[int] = set()  # shards that are to be looked at again
+        self._look_at = self._look_again_at = 0.0
         self._progress: dict[Place, Any] = {}
         self._progress_at = 0.0
         self._waiting_for: dict[int, str] = {}
         self._waiting_for_at = 0.0
         self._turn = 0
         self._fetcher = client.member_fetcher(self._consumer)
-        self._holder = HeldBack(connection, self._fetcher)
+        self._holder = HeldBack(self._fetcher)
 
     def _wait_for_metadata(self) -> None:
         """Know the topics before joining: who leads the group without knowing them assigns them to nobody.
@@ -677,42 +633,59 @@ class KafkaMember(_Opened, Member):
         A horizon holds for what was visible: a record whose transaction was open meanwhile has an older time.
         """
         deadline = time.monotonic() + timeout_s
-        settled = False
         while True:
             left_s = max(0.0, deadline - time.monotonic())
-            changed = self._fetch(0.0 if self._is_waiting() else min(left_s, _SLICE_S))
-            if self._is_waiting() or self._unsettled:
-                settled = self._look()
-            if self._is_waiting() or changed or settled or time.monotonic() >= deadline:
+            slice_s = _LOOK_AGAIN_S if self._unsettled else _SLICE_S
+            changed = self._fetch(0.0 if self._is_waiting() else min(left_s, slice_s))
+            if self._is_worth_a_look():
+                self._look()
+            if self._is_waiting() or changed or self._has_risen() or time.monotonic() >= deadline:
                 break
         self._send_progress()
         records = self._deliver(max_records)
-        horizons = {shard: min(each.horizon for each in inputs) for shard, inputs in self._inputs.items()}
+        horizons = self._horizons = {shard: inputs.horizon for shard, inputs in self._inputs.items()}
         self._unsettled = {shard for shard, horizon in horizons.items() if horizon != UNBOUNDED}
         assigned = self._assigned - self._lost
         lost = frozenset(self._lost & self._assigned)
         return Poll(records, horizons, assigned, self._others(assigned), lost, self._held_back())
 
     def _is_waiting(self) -> bool:
-        return any(each.waiting for inputs in self._inputs.values() for each in inputs)
+        return any(inputs.is_waiting for inputs in self._inputs.values())
+
+    def _has_risen(self) -> bool:
+        return any(inputs.horizon > self._horizons.get(shard, 0) for shard, inputs in self._inputs.items())
+
+    def _is_worth_a_look(self) -> bool:
+        """Whether something was fetched since the last look, or what that one found does not come."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        if any(inputs.wants_a_look for inputs in self._inputs.values()):
+            return True
+        return bool(self._unsettled) and now >= self._look_again_at
 
     def _fetch(self, timeout_s: float) -> bool:
         """One round of the consumer; whether the assignment changed in it."""
-        for inputs in self._inputs.values():
-            for each in inputs:
-                if each.is_full != each.paused:
-                    each.paused = each.is_full
-                    self._go_on(each)
-        batches = self._fetcher.fetch(timeout_s, _MAX_BUFFERED_RECORDS)
+        for each in self._each():
+            if each.is_full != each.paused:
+                each.paused = each.is_full
+                self._go_on(each)
+        batches = self._fetcher.fetch(timeout_s, _MAX_FETCHED_RECORDS)
         if self._take_assignment():
             return True  # what came may be from positions that are not ours; it is fetched again
-        for inputs in self._inputs.values():
-            for each in inputs:
-                each.take(batches.get(each.place, ()))
-                if each.went_back:
-                    each.went_back = False
-                    self._unsettled.add(each.place.partition)
+        for each in self._each():
+            each.take(batches.get(each.place, ()))
+            if each.went_back:
+                each.went_back = False
+                self._look_soon(each)
         return False
+
+    def _each(self) -> list[Input]:
+        return [each for inputs in self._inputs.values() for each in inputs.inputs]
+
+    def _look_soon(self, each: Input) -> None:
+        self._unsettled.add(each.place.partition)
+        self._look_again_at = 0.0
 
     def _take_assignment(self) -> bool:
         """Compare generation and assignment with the ones before. Data, not a callback: this is the main loop."""
@@ -740,44 +713,37 @@ class KafkaMember(_Opened, Member):
         for place in places:
             if place.partition not in self._inputs:
                 self._fetcher.pause(place)
-        for inputs in self._inputs.values():
-            for each in inputs:
-                self._go_on(each)
+        for each in self._each():
+            self._go_on(each)
         return True
 
-    def _go_on(self, each: _Input) -> None:
+    def _go_on(self, each: Input) -> None:
         if each.paused:
             self._fetcher.pause(each.place)
         else:
             self._fetcher.seek(each.place, each.position)
 
-    def _look(self) -> bool:
-        """Ask where the inputs of the started shards end now; whether all of these have been fetched.
-
-        A record of one topic says nothing about the other, unless that was looked at afterwards.
+    def _look(self) -> None:
+        """Ask where the inputs of the started shards end now.
 
         Raises:
             LogDamaged: one of them has for some seconds ended before what was taken from it.
         """
-        inputs = [each for inputs in self._inputs.values() for each in inputs]
-        if not inputs:
-            return False
-        for each in inputs:
-            each.end = UNBOUNDED  # nothing is known
-        if time.monotonic() < self._look_at:
-            return False
+        places = [each.place for each in self._each()]
+        if not places:
+            return
         try:
-            ends = self._connection.stable_ends([each.place for each in inputs], within_s=_LOOK_WITHIN_S)
+            ends = self._fetcher.stable_ends(places, within_s=_LOOK_WITHIN_S)
         except StocktradeError:
-            self._look_at = time.monotonic() + _LOOK_AGAIN_S  # the brokers are away, and will be back
-            return False
-        for each in inputs:
-            each.end = ends[each.place]
-            _check_length(each)
-            if not each.waiting and each.position < each.end:
+            self._look_at = time.monotonic() + _LOOK_LATER_S  # the brokers are away, and will be back
+            return
+        for inputs in self._inputs.values():
+            inputs.look(ends)
+        for each in self._each():
+            if each.is_behind:
                 # Transactions' ends and aborted records take offsets: the consumer passes them silently.
-                each.position = max(each.position, self._fetcher.position(each.place))
-        return all(not each.waiting and each.position == each.end for each in inputs)
+                each.go_to(self._fetcher.position(each.place))
+        self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
 
     def _deliver(self, max_records: int) -> list[Record]:
         """What was fetched, of each shard in the order of arrival; the shards take turns at being first."""
@@ -785,22 +751,17 @@ class KafkaMember(_Opened, Member):
         shards = sorted(self._inputs)
         self._turn += 1
         for i in range(len(shards)):
-            inputs = self._inputs[shards[(i + self._turn) % len(shards)]]
-            while len(records) < max_records and any(each.waiting for each in inputs):
-                # The one that is first, as long as it is.
-                first, *others = sorted(
-                    (each for each in inputs if each.waiting), key=lambda each: (each.waiting[0].arrival, each.place)
-                )
-                until = (others[0].waiting[0].arrival, others[0].place) if others else (UNBOUNDED + 1, first.place)
-                records += first.pop_before(*until, max_records - len(records))
+            records += self._inputs[shards[(i + self._turn) % len(shards)]].pop(max_records - len(records))
         return records
 
     def _held_back(self) -> dict[TopicPartition, float]:
         def positions() -> dict[Place, int]:
-            empty = [each for inputs in self._inputs.values() for each in inputs if not each.waiting]
+            empty = [each for each in self._each() if not each.waiting]
             found = {each.place: self._fetcher.position(each.place) for each in empty}
             # One that stands before what was taken may be on a partition that was made anew.
-            self._unsettled.update(each.place.partition for each in empty if found[each.place] < each.position)
+            for each in empty:
+                if found[each.place] < each.position:
+                    self._look_soon(each)
             return found
 
         held = self._holder.look(positions)
@@ -830,19 +791,19 @@ class KafkaMember(_Opened, Member):
         if shard not in self._assigned:
             raise ValueError(f"shard {shard} is not assigned to this member")
         self._started_in.setdefault(shard, self._generation)
-        self._inputs[shard] = [
-            _Input(Place(self._prefix + topic, shard), offsets.get(topic, 0)) for topic in self._topics
-        ]
-        self._unsettled.add(shard)
-        for each in self._inputs[shard]:
+        inputs = ShardInputs({Place(self._prefix + topic, shard): offsets.get(topic, 0) for topic in self._topics})
+        self._inputs[shard] = inputs
+        self._horizons.pop(shard, None)
+        for each in inputs.inputs:
             self._go_on(each)
 
     def stop(self, shard: int) -> None:
         """See `Member.stop`. The shard stays assigned."""
         self._started_in.pop(shard, None)
-        for each in self._inputs.pop(shard, ()):
-            self._fetcher.pause(each.place)
-            self._progress.pop(each.place, None)
+        if (inputs := self._inputs.pop(shard, None)) is not None:
+            for each in inputs.inputs:
+                self._fetcher.pause(each.place)
+                self._progress.pop(each.place, None)
 
     def lose(self, shard: int) -> None:
         """See `Member.lose`. It is assigned anew by the next generation of the group.
@@ -877,23 +838,6 @@ class KafkaMember(_Opened, Member):
             self._consumer.close(autocommit=False, timeout_ms=_LEAVE_WITHIN_MS)
             self._inputs.clear()
             self._assigned = frozenset()
-
-
-def _check_length(each: _Input) -> None:
-    """Orders that come to a partition that was made anew, or lost its tail, have offsets that count as taken."""
-    if each.position <= each.end:
-        each.short_since = None
-        return
-    now = time.monotonic()
-    if each.short_since is None:
-        each.short_since = now
-    if now - each.short_since >= _SHORT_PATIENCE_S:
-        raise LogDamaged(
-            f"{each.place.topic}@{each.place.partition} ends before what was taken from it",
-            cause=f"it ends at {each.end}, and everything before {each.position} is in the journal: the cluster lost "
-            "records, or the topic was made anew",
-            hint="restore the topic from a copy; what was sent to it since would not be traded",
-        )
 
 
 def _no_partition(topic: str, partition: int, count: int) -> UsageError:

@@ -46,6 +46,9 @@ FETCH_MAX_WAIT_MS: Final = 20
 FETCH_MAX_WAIT_SINGLE_MS: Final = 500
 """The same for a reader of one partition, which keeps nobody waiting: a quiet one costs next to nothing."""
 
+GROUP_EVERY_S: Final = 0.05
+"""How often a member of a group that is in it, and reads, looks whether it still is."""
+
 RETRY_BACKOFF_MS: Final = 5
 MAX_REQUEST_BYTES: Final = 1024 * 1024
 _RECONNECT: Final = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 1_000}
@@ -333,6 +336,7 @@ class Connection:
             },
         )
         _keep_joins(consumer)
+        _spare_coordinator(consumer)
         return consumer
 
     def make_producer(self, **options: Any) -> Any:
@@ -644,6 +648,25 @@ def _keep_joins(consumer: Any) -> None:
         return await join_group(timeout_ms)
 
     coordinator.join_group_async = join_and_keep
+
+
+def _spare_coordinator(consumer: Any) -> None:
+    """Have a member of a group look after its membership now and then, not with each poll: heartbeats go by themselves.
+
+    The library hands each look to another thread and waits for it, which takes as long as a small fetch.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - nothing public lies between
+    poll, due = coordinator.poll, 0.0
+
+    def poll_when_due(timeout_ms: float | None = None) -> Any:
+        nonlocal due
+        if time.monotonic() < due and coordinator.stable() and not coordinator.need_rejoin():
+            return True
+        polled = poll(timeout_ms=timeout_ms)
+        due = time.monotonic() + GROUP_EVERY_S
+        return polled
+
+    coordinator.poll = poll_when_due
 
 
 def is_fencing(errors: Iterable[BaseException | None]) -> bool:

@@ -14,7 +14,6 @@ from kafka import TopicPartition
 
 from stocktrade.errors import StocktradeError
 from stocktrade.transport.client import Fetcher
-from stocktrade.transport.kafka_client import Connection
 
 HELD_AFTER_S: Final = 1.0
 """A commit hides its records for some milliseconds, too: only what lasts longer is worth a word."""
@@ -27,12 +26,10 @@ class HeldBack:
     """Watches the partitions of one fetcher.
 
     Args:
-        connection: the cluster.
         fetcher: what brings their records.
     """
 
-    def __init__(self, connection: Connection, fetcher: Fetcher) -> None:
-        self._connection = connection
+    def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
         self._stands: dict[TopicPartition, tuple[int, float]] = {}  # where it stands still, and since when
         self._held: dict[TopicPartition, float] = {}
@@ -66,7 +63,7 @@ class HeldBack:
         if not stands:
             return {}
         try:
-            stable = self._connection.stable_ends(list(stands), within_s=_LOOK_WITHIN_S)
+            stable = self._fetcher.stable_ends(stands, within_s=_LOOK_WITHIN_S)
         except StocktradeError:
             return {}
         return {place: since for place, (position, since) in stands.items() if stable[place] <= position}

@@ -127,6 +127,7 @@ class KafkaPython(Client):
 
     def member_fetcher(self, group: Any) -> Fetcher:
         """See `Client.member_fetcher`. The group's consumer fetches, too."""
+        self._connection.prepare_looks()
         return _Fetcher(self._connection, group, self._prefix, closes=False)
 
     def appender(self) -> Appender:
@@ -179,6 +180,9 @@ class _Fetcher(Fetcher):
     def written_end(self, place: Place) -> int | None:
         end: int | None = self._consumer.highwater(place)
         return end
+
+    def stable_ends(self, places: Collection[Place], *, within_s: float) -> Mapping[Place, int]:
+        return self._connection.stable_ends(places, within_s=within_s)
 
     def close(self) -> None:
         if self._closes:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import kafka
 from kafka.coordinator.base import BaseCoordinator
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
@@ -37,7 +38,7 @@ from stocktrade.transport.client import Placed, Transactions, epoch_of
 from stocktrade.transport.kafka_client import Connection, commit_failed, discard_producer
 
 KNOWN_VERSIONS: Final = ("3.0.12",)
-KNOWN_INTERNALS: Final = frozenset({"5375ff362494330f"})
+KNOWN_INTERNALS: Final = frozenset({"e69fd2b9b50e71ac"})
 """Digests of the library's source that the adapter builds on, of the versions that were examined."""
 
 _USED_INTERNALS: Final = (
@@ -49,6 +50,9 @@ _USED_INTERNALS: Final = (
     KafkaConnectionManager._build_transport,  # noqa: SLF001 - only looked at
     KafkaConnectionManager.wait_for,
     BaseCoordinator.join_group_async,
+    BaseCoordinator.stable,
+    ConsumerCoordinator.poll,
+    ConsumerCoordinator.need_rejoin,
     DefaultRecordBatch,
 )
 _END_TXN: Final = 5
