@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stocktrade import cli, settings
+from stocktrade.errors import StocktradeError
 
 # testcontainers reads this when it is imported. The image of its reaper cannot be pulled everywhere, and the
 # fixtures below stop what they start.
@@ -34,9 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Count the tests that miss Kafka in one line of the summary, not in one for each place."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Count the tests that miss Kafka in one line of the summary, not in one for each place; tell an error's cause."""
+    del item
     report = yield
+    error = None if call.excinfo is None else call.excinfo.value
+    if isinstance(error, StocktradeError):
+        report.sections.append(("The error's cause and hint", f"{error.cause}\n{error.hint}"))
     if report.skipped and isinstance(report.longrepr, tuple) and HOW_TO_ENABLE in report.longrepr[2]:
         report.longrepr = (__file__, 1, report.longrepr[2])
     return report

@@ -28,8 +28,13 @@ from stocktrade.transport.base import Position
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 SABOTAGED: Final = Path(__file__).with_name("sabotaged_kafka.py")
-LONG: Final = {**TIMES, "transaction.timeout.ms": "30000"}
-"""So that a transaction outlives its owner's stop."""
+LONG: Final = {
+    **TIMES,
+    "request.timeout.ms": "20000",
+    "delivery.timeout.ms": "25000",
+    "transaction.timeout.ms": "30000",
+}
+"""So that transactions and connections outlive the stop of a process, and it goes on where it stood."""
 
 SYMBOL: Final = "LT"
 """Of shard 0, which an exchange claims first."""
