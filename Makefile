@@ -59,6 +59,9 @@ take-over: $(INSTALLED)  ## what a kill costs on Kafka, with an exchange that st
 performance: $(INSTALLED) $(PEERS_INSTALLED)  ## everything side by side on one broker; writes docs/performance.md
 	$(BIN)/python benchmarks/performance.py --peers $(PEERS)/bin/python --write $(ARGS)
 
+latency: $(INSTALLED)  ## from an order to both of its legs, at growing rates, on each log: 20 minutes
+	$(BIN)/python benchmarks/latency.py $(ARGS)
+
 growth: $(INSTALLED)  ## what a larger exchange costs: docs/growth.svg and the tables of docs/performance.md
 	$(BIN)/python benchmarks/growth.py --draw
 

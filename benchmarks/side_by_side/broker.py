@@ -63,5 +63,5 @@ def broker(servers: str | None) -> Iterator[str]:
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     sys.path.append(str(_ROOT / "tests"))
     containers = importlib.import_module("kafka_container")
-    with _engine(), containers.KafkaContainer(_image(containers.DEFAULT_IMAGE)) as container:
+    with _engine(), containers.KafkaContainer(_image(containers.DEFAULT_IMAGE), on_host=True) as container:
         yield container.bootstrap_servers
