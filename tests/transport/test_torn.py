@@ -237,7 +237,7 @@ def test_without_the_cure_a_late_end_tears_the_next_transaction(kafka_servers: s
         assert re.fullmatch(rf"transaction {STRUCK + 1}: its records are there \[1, ., ., 0, .\] times", torn)
 
 
-@pytest.mark.parametrize("name", CASES.keys() - {UNCONNECTED})
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {UNCONNECTED}))
 def test_a_fault_tears_no_transaction_of_librdkafka(kafka_servers: str, name: str) -> None:
     """A producer that lost a connection ends, and its owner looks at the log: no epoch has a late end in it."""
     case = CASES[name]

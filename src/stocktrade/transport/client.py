@@ -1,7 +1,7 @@
 """What the log on Kafka asks of a client library that carries its records; there are two of them.
 
-Everything else (topics, metadata, offsets, groups, errors) is one library's work whichever of the two carries the
-records, so that a shard is assigned, claimed, noticed as lost and reported in one and the same way.
+Everything else (topics, metadata, groups, errors, what is asked now and then) is one library's work whichever of the
+two carries the records, so that a shard is assigned, claimed, noticed as lost and reported in one and the same way.
 
 Invariant: nothing here and nothing in `kafka` depends on which library it is.
 """
