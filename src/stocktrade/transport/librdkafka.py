@@ -43,7 +43,6 @@ from stocktrade.transport.client import (
 )
 from stocktrade.transport.kafka_client import (
     FETCH_MAX_WAIT_MS,
-    FETCH_MAX_WAIT_SINGLE_MS,
     GROUP_EVERY_S,
     MAX_REQUEST_BYTES,
     RETRY_BACKOFF_MS,
@@ -58,6 +57,9 @@ _SLICE_S: Final = 0.1
 
 _ASK_S: Final = 1.0
 """How long the library is asked at a time: in between it tells whether the brokers refuse us."""
+
+_FETCH_MAX_WAIT_SINGLE_MS: Final = 100
+"""As `FETCH_MAX_WAIT_SINGLE_MS`, but shorter: a reader that seeks waits for the fetch that is under way."""
 
 _UNOBEYED: Final = ("ssl.protocol", "ssl.enabled.protocols")
 """Options that the library has no words for."""
@@ -296,7 +298,7 @@ class _Fetcher(Fetcher):
                 "enable.partition.eof": True,  # how it tells that it has passed the end of a transaction
                 "check.crcs": True,
                 "fetch.min.bytes": 1,
-                "fetch.wait.max.ms": FETCH_MAX_WAIT_SINGLE_MS if is_single else FETCH_MAX_WAIT_MS,
+                "fetch.wait.max.ms": _FETCH_MAX_WAIT_SINGLE_MS if is_single else FETCH_MAX_WAIT_MS,
                 "fetch.queue.backoff.ms": 5,
                 "fetch.error.backoff.ms": 50,
                 "max.partition.fetch.bytes": MAX_REQUEST_BYTES,
@@ -411,11 +413,15 @@ class _Fetcher(Fetcher):
         asked = {NativePlace(place.topic, place.partition): latest for place in places}
         committed = IsolationLevel.READ_COMMITTED
         answers = self._asking.list_offsets(asked, isolation_level=committed, request_timeout=within_s)
+        what = "the ends of the partitions are not known"
         try:
-            return {Place(at.topic, at.partition): int(answer.result().offset) for at, answer in answers.items()}
+            ends = {Place(at.topic, at.partition): int(answer.result().offset) for at, answer in answers.items()}
         except KafkaException as error:
-            what = "the ends of the partitions are not known"
             raise self._connection.translated(_exception(error), what) from error
+        # Where a partition's leader just went away there is no error, and no offset.
+        if unknown := [place for place, end in ends.items() if end < 0]:
+            raise Unavailable(what, cause=f"no answer for {unknown[0].topic}@{unknown[0].partition}")
+        return ends
 
     def close(self) -> None:
         if not self._closed:
