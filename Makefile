@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)-peers
 PEERS_INSTALLED := $(PEERS)/.installed
 
-.PHONY: demo test check lint docs screenshots goldens simulate kill-test fault-test kafka-soak bench take-over performance growth clean
+.PHONY: demo test check lint docs screenshots goldens simulate kill-test fault-test kafka-soak bench take-over latency performance growth clean
 
 demo: $(INSTALLED)  ## the whole exchange in one terminal
 	$(BIN)/stocktrade demo
@@ -59,7 +59,7 @@ take-over: $(INSTALLED)  ## what a kill costs on Kafka, with an exchange that st
 performance: $(INSTALLED) $(PEERS_INSTALLED)  ## everything side by side on one broker; writes docs/performance.md
 	$(BIN)/python benchmarks/performance.py --peers $(PEERS)/bin/python --write $(ARGS)
 
-latency: $(INSTALLED)  ## from an order to both of its legs, at growing rates, on each log: 20 minutes
+latency: $(INSTALLED)  ## from an order to both of its legs, at two rates on each log: 20 minutes
 	$(BIN)/python benchmarks/latency.py $(ARGS)
 
 growth: $(INSTALLED)  ## what a larger exchange costs: docs/growth.svg and the tables of docs/performance.md

@@ -1,4 +1,4 @@
-"""From an order to both of its legs, on each log and at growing rates, and who takes the processor's time meanwhile.
+"""From an order to both of its legs, on each log and at two rates, and who takes the processor's time meanwhile.
 
     python benchmarks/latency.py [--bootstrap-server HOST:PORT] [--rates N,N,…] [--seconds S] [--json FILE]
 
