@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import cpu_s, machine
+from machine import cpu_s, machine, parent
 from side_by_side.broker import broker
 from stocktrade.transport import CLIENTS, LIBRDKAFKA
 
@@ -59,16 +59,15 @@ def said(process: subprocess.Popen[str]) -> dict[str, Any]:
 def parts(bench_pid: int) -> dict[int, str]:
     """The processes of a bench and the broker, those that can be found."""
     found: dict[int, str] = {}
-    for entry in sorted(Path("/proc").glob("[0-9]*"), key=lambda each: int(each.name)):
+    for pid in sorted(int(entry.name) for entry in Path("/proc").glob("[0-9]*")):
         try:
-            command = (entry / "cmdline").read_bytes()
-            parent = int((entry / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
-        except OSError:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"kafka.Kafka" in command:
+                found[pid] = "broker"
+            elif parent(pid) == bench_pid:  # it starts the exchange, then the sender
+                found[pid] = "sender" if "exchange" in found.values() else "exchange"
+        except OSError:  # it has ended
             continue
-        if b"kafka.Kafka" in command:
-            found[int(entry.name)] = "broker"
-        elif parent == bench_pid:  # it starts the exchange, then the sender
-            found[int(entry.name)] = "sender" if "exchange" in found.values() else "exchange"
     if found:
         found[bench_pid] = "reader"
     return found

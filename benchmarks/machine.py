@@ -22,5 +22,15 @@ def machine() -> str:
 
 def cpu_s(pid: int) -> float:
     """Seconds of processor time that a process has used, its own and the system's for it; Linux."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def parent(pid: int) -> int:
+    """The process that started a process; Linux."""
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """What the system says of a process, from its state on: before it stands a name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()

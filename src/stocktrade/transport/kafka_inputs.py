@@ -50,8 +50,9 @@ class Input:
             self.waiting.append(record)
             self._waiting_bytes += len(record.value or b"") + 100
             self.newest = max(self.newest, record.arrival)
-            self._complete = max(self._complete, self.newest)
-            self.go_to(record.offset + 1)
+            self.position = record.offset + 1
+        self._complete = max(self._complete, self.newest)
+        self.go_to(self.position)
 
     def go_to(self, position: int) -> None:
         """Everything before the position was fetched."""
