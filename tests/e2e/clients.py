@@ -1,7 +1,8 @@
 """Clients that place orders in threads of their own, and remember what they were told.
 
 Invariant: everything that a client sends is noted with its answer, and no two clients send the same bytes, so that
-the auditor can compare what was told with what is on the log.
+the auditor can compare what was told with what is on the log. A client is one thread's: two threads that count its
+orders would give one id to two of them.
 """
 
 import random
@@ -58,6 +59,7 @@ class Client:
         self._pause_s = pause_s
         self._symbols = symbols
         self._number = 0
+        self._hurries_to: int | None = None
         self._over = threading.Event()
         self._errors: list[BaseException] = []
         self.told: list[Told] = []
@@ -74,6 +76,13 @@ class Client:
             thread.join(_ENDS_WITHIN_S)
         assert not thread.is_alive()
         self.check()
+
+    def hurry(self, count: int) -> None:
+        """Place so many more orders as fast as may be, and then one at a time until this is asked for again.
+
+        Without it the load of a slow machine grows with the time that it takes, and that time with the load.
+        """
+        self._hurries_to = self._number + count
 
     def check(self) -> None:
         """Raise what ended the client's thread before its time."""
@@ -112,7 +121,8 @@ class Client:
 
     def _batch(self, partitions: int) -> list[Message]:
         chance = self._chance
-        batch = self.orders(chance.randint(1, self._most_at_once))
+        hurries = self._hurries_to is None or self._number < self._hurries_to
+        batch = self.orders(chance.randint(1, self._most_at_once if hurries else 1))
         if chance.random() < 0.1:
             batch.append(batch[0])  # a retry
         if chance.random() < 0.02:

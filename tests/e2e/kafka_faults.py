@@ -19,7 +19,7 @@ from clients import Client
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from processes import PROGRAM, Commands, Process, until
 
-from auditor import Finding, Report, examine
+from auditor import Finding, Report, Told, examine
 from kafka_container import KafkaContainer
 from stocktrade import settings
 from stocktrade.transport import KAFKA_PYTHON, topics
@@ -87,6 +87,7 @@ class Exchanges(Commands):
         self._group = group
         self._times = times
         self.clients = [Client(self.open, f"{group}-{n}", SEED, pause_s=0.05) for n in range(CLIENTS)]
+        self._burster = Client(self.open, f"{group}-burst", SEED)
 
     def open(self) -> KafkaLog:
         """The log, for somebody who sends orders."""
@@ -118,9 +119,12 @@ class Exchanges(Commands):
 
     def burst(self, count: int) -> None:
         """Put many orders on the log at once, so that a batch is being taken when the next thing happens."""
-        client = self.clients[0]
         with self.open() as log:
-            client.send(log, client.orders(count))
+            self._burster.send(log, self._burster.orders(count))
+
+    def told(self) -> list[Told]:
+        """What all clients were told."""
+        return [told for client in (*self.clients, self._burster) for told in client.told]
 
     # --- what the exchanges say ----------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Exchanges(Commands):
             self.must_end(self.nse("--once"), 0, DEADLINE_S)
         # Whatever traded, one client reads what became of it.
         with KafkaLog(self.servers, settings=TIMES) as log:
-            report = examine(log, [told for client in self.clients for told in client.told])
+            report = examine(log, self.told())
         return report._replace(findings=report.findings + hanging(self.servers))
 
 

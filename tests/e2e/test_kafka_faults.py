@@ -50,7 +50,7 @@ def test_faults_lose_and_double_nothing(new_broker: Callable[..., KafkaContainer
                     sys.stdout.write(f"{fault.__name__}: {time.monotonic() - begun:.1f} s\n")
         exchanges.stop(venue.owner)
         report = exchanges.settle()
-    told = Counter(each.answer for client in exchanges.clients for each in client.told)
+    told = Counter(each.answer for each in exchanges.told())
     sys.stdout.write(f"{report.inputs} inputs, {report.trades} trades, {report.ignored} ignored; {dict(told)}\n")
     assert report.findings == []
     # The brokers refused whatever came from an owner that had been replaced, and tore nothing.

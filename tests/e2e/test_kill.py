@@ -43,6 +43,9 @@ IN_A_COMMIT: Final = (
     "sqlite.anchor.after",
     "owner.committed",
 )
+IN_HASTE: Final = 15_000
+"""So many orders are placed as fast as may be, the same number for each kill."""
+
 SYMBOLS: Final = ("SBIN", "INFY", "ITC")
 
 
@@ -139,10 +142,10 @@ def run(folder: Path, command: tuple[str, ...], *, inside: int, outside: int) ->
     exchange = Commands(folder.parent, program=command, environment={"STOCKTRADE_HOME": str(folder)})
     with exchange.ending(), connect(url) as log:
         log.ensure_topics(topics.SPECS)
-        most_at_once = max(4, 400 // len(plan))
-        client = Client(lambda: connect(url), "id", SEED, most_at_once=most_at_once, symbols=SYMBOLS)
+        client = Client(lambda: connect(url), "id", SEED, most_at_once=14, symbols=SYMBOLS)
         with client.placing():
             for deed in plan:
+                client.hurry(IN_HASTE // len(plan))
                 with closing(log.reader({(topics.JOURNAL, 0): None})) as journal:
                     if deed == "inside":
                         kill_inside(exchange, chance)
@@ -179,7 +182,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 4 * KILLS)
+@pytest.mark.timeout(120 + 8 * KILLS)
 def test_kill_9_at_any_moment_loses_and_doubles_nothing(folder: Path) -> None:
     """Every order that was acknowledged is in the journal once and, if accepted, settled once, however often the
     exchange is killed; the auditor finds nothing.
