@@ -3,7 +3,6 @@
 Invariant: nothing is written, and no more of the log is read than the question needs.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
 from stocktrade.domain.messages import JournalRecord
-from stocktrade.errors import Unavailable
+from stocktrade.shard.history import to_the_end
 from stocktrade.shard.journal import decode_entry
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Record, TopicPartition
@@ -98,18 +97,13 @@ def records_of(
     given = 0
     with closing(log.reader(starts)) as reader:
         ends = {at: min(end, stops.get(at, end)) for at, end in reader.ends().items()}
-        heard_at = time.monotonic()
-        while not reader.caught_up(ends):
-            for record in reader.poll(PATIENCE_S / 5):
-                heard_at = time.monotonic()
-                if record.offset >= stops.get((record.topic, record.partition), record.offset + 1):
-                    continue
-                yield record
-                given += 1
-                if given == at_most:
-                    return
-            if time.monotonic() - heard_at > PATIENCE_S:
-                raise Unavailable(f"{log.url} brings nothing more", cause=f"nothing came within {PATIENCE_S:g} s")
+        for record in to_the_end(reader, ends=ends, patience_s=PATIENCE_S):
+            if record.offset >= stops.get((record.topic, record.partition), record.offset + 1):
+                continue
+            yield record
+            given += 1
+            if given == at_most:
+                return
 
 
 def newest(

@@ -335,11 +335,10 @@ def test_all_that_has_waited_for_an_earlier_one_is_taken_together(log: Log) -> N
     owner.abandon()
 
 
-def test_a_log_that_brings_no_more_is_not_waited_for_without_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "SILENCE_S", 0.0)
+def test_a_log_that_brings_no_more_is_not_waited_for_without_end(log: Log) -> None:
     log.append([buy(1), buy(2)])
     with closing(log.reader({(topics.BUY_ORDERS, 0): 0})) as reader:
-        records = history.to_the_end(reader, ends={(topics.BUY_ORDERS, 0): 3})
+        records = history.to_the_end(reader, ends={(topics.BUY_ORDERS, 0): 3}, patience_s=0.0)
         assert [next(records).offset, next(records).offset] == [0, 1]
         with pytest.raises(Unavailable, match="cannot be read to its end"):
             next(records)

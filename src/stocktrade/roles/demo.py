@@ -24,6 +24,7 @@ from stocktrade.domain.values import CLEARING_HOUSE, canonical_symbol, paise_fro
 from stocktrade.errors import ExitCode
 from stocktrade.flow import WATCHED, Flow
 from stocktrade.roles.order_entry import Placed, place
+from stocktrade.shard.history import to_the_end
 from stocktrade.shard.node import Node
 from stocktrade.tables import FlowView, SettlementTable, SumsTable, many, settlement_line
 from stocktrade.transport import topics
@@ -240,17 +241,15 @@ def _height(console: Console) -> int:
 def _legs(log: Log) -> Iterator[Leg]:
     partitions = [(t, s) for t in (topics.DEMAT_TRANSFERS, topics.CASH_MOVEMENTS) for s in range(log.partitions())]
     with closing(log.reader(dict.fromkeys(partitions, 0))) as reader:
-        ends = reader.ends()
-        while not reader.caught_up(ends):
-            for record in reader.poll(1.0):
-                if record.topic == topics.DEMAT_TRANSFERS:
-                    demat = decode_message(DematTransfer, record.value)
-                    sign = 1 if demat.direction == "CREDIT" else -1
-                    yield Leg(canonical_symbol(demat.stock_symbol) or "?", demat.to_entity, sign * demat.quantity)
-                else:
-                    cash = decode_message(CashMovement, record.value)
-                    sign = 1 if cash.direction == "CREDIT" else -1
-                    yield Leg(CASH, cash.to_entity, sign * paise_from_rupees(cash.amount))
+        for record in to_the_end(reader):
+            if record.topic == topics.DEMAT_TRANSFERS:
+                demat = decode_message(DematTransfer, record.value)
+                sign = 1 if demat.direction == "CREDIT" else -1
+                yield Leg(canonical_symbol(demat.stock_symbol) or "?", demat.to_entity, sign * demat.quantity)
+            else:
+                cash = decode_message(CashMovement, record.value)
+                sign = 1 if cash.direction == "CREDIT" else -1
+                yield Leg(CASH, cash.to_entity, sign * paise_from_rupees(cash.amount))
 
 
 def _balances(log: Log) -> tuple[list[tuple[str, str, int]], int]:

@@ -12,6 +12,7 @@ from stocktrade.domain.facts import Action, Instruction
 from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, StocktradeError, UsageError
 from stocktrade.roles.typed import checked_id
+from stocktrade.shard.history import to_the_end
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Position, Record
 from stocktrade.transport.codec import decode_input
@@ -129,12 +130,9 @@ def _window(log: Log, ends: dict[tuple[str, int], int]) -> list[Record]:
     starts = {at: max(0, end - _WINDOW) for at, end in ends.items() if end}
     until = {at: ends[at] for at in starts}
     ends.update(starts)
-    records: list[Record] = []
     with closing(log.reader(starts)) as reader:
-        while not reader.caught_up(until):
-            some = reader.poll(1.0)
-            records += [each for each in some if each.offset < until[each.topic, each.partition]]
-    return records
+        found = to_the_end(reader, ends=until)
+        return [each for each in found if each.offset < until[each.topic, each.partition]]
 
 
 def order_in(record: Record) -> Found | None:

@@ -6,8 +6,9 @@ Invariant: a topic that exists is never changed; one that differs from what is a
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import takewhile
 from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
@@ -16,14 +17,15 @@ from rich.text import Text
 from stocktrade import tables
 from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
-from stocktrade.lag import backlogs, last_entries, newest
+from stocktrade.lag import PATIENCE_S, backlogs, last_entries, newest
 from stocktrade.listing import Column, Form, Listing, number, time_of, write
 from stocktrade.ranges import Point, rfc3339
 from stocktrade.records import json_line, row_of
+from stocktrade.shard.history import to_the_end
 from stocktrade.spans import span_of
 from stocktrade.tables import record_line
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Record
+from stocktrade.transport.base import Log, Reader, Record
 
 
 def create(log: Log, *, partitions: int | None, as_json: bool, console: Console, out: TextIO) -> ExitCode:
@@ -216,12 +218,22 @@ def tail(
     if follow:
         span = span._replace(stops={})
     with closing(log.reader(span.starts)) as reader, suppress(BrokenPipeError):
-        while not stop() and (follow or not reader.caught_up(stops)):
-            for record in reader.poll(POLL_S):
-                if span.holds(record):
-                    out.write((json_line(record) if as_json else _line(record)) + "\n")
-            out.flush()
+        if follow:
+            records = _endless(reader, out, stop)
+        else:
+            kept = to_the_end(reader, ends=stops, patience_s=PATIENCE_S)
+            records = takewhile(lambda _: not stop(), kept)
+        for record in records:
+            if span.holds(record):
+                out.write((json_line(record) if as_json else _line(record)) + "\n")
+        out.flush()
     return ExitCode.OK
+
+
+def _endless(reader: Reader, out: TextIO, stop: Callable[[], bool]) -> Iterator[Record]:
+    while not stop():
+        yield from reader.poll(POLL_S)
+        out.flush()
 
 
 def _line(record: Record) -> str:

@@ -35,9 +35,21 @@ class Applied(NamedTuple):
 
 
 def to_the_end(
-    reader: Reader, at_most: int | None = None, ends: Mapping[TopicPartition, int] | None = None
+    reader: Reader,
+    at_most: int | None = None,
+    ends: Mapping[TopicPartition, int] | None = None,
+    *,
+    at_a_time: int = 1000,
+    patience_s: float = SILENCE_S,
 ) -> Iterator[Record]:
-    """What a reader's partitions hold now, to their ends, or to those that are given.
+    """What a reader's partitions hold now, to their ends, or to those that are given, and perhaps a few more.
+
+    Args:
+        reader: it is left where the last poll has brought it.
+        at_most: so many records are enough.
+        ends: where to end instead.
+        at_a_time: how many records a poll may bring.
+        patience_s: how long the log may bring nothing.
 
     Raises:
         Unavailable: nothing comes any more, although there is more.
@@ -46,11 +58,11 @@ def to_the_end(
     given = 0
     heard_at = time.monotonic()
     while not reader.caught_up(ends):
-        records = reader.poll(1.0)
-        if not records and time.monotonic() - heard_at >= SILENCE_S:
+        records = reader.poll(min(1.0, patience_s), at_a_time)
+        if not records and time.monotonic() - heard_at >= patience_s:
             raise Unavailable(
                 "the log cannot be read to its end",
-                cause=f"nothing came for {SILENCE_S:.0f} s",
+                cause=f"nothing came for {patience_s:g} s",
                 hint="it may help to try again",
             )
         for record in records:

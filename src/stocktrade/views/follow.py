@@ -14,6 +14,7 @@ from typing import ClassVar, Final, NamedTuple, TypeVar
 
 from stocktrade.errors import UsageError
 from stocktrade.ranges import NOW, Moment, bisect
+from stocktrade.shard.history import to_the_end
 from stocktrade.transport.base import Log, Reader, Record, TopicPartition
 from stocktrade.views.store import Place, Store, print_of
 
@@ -144,15 +145,14 @@ def _read(view: View, reader: Reader, places: Mapping[TopicPartition, Place], on
     total = sum(end - begun[at].next for at, end in ends.items())
     done = 0
     batch: list[Record] = []
-    while not reader.caught_up(ends):
-        for record in reader.poll(1.0, BATCH):
-            at = (record.topic, record.partition)
-            place = unproved.pop(at, None)
-            if place is not None and (record.offset, print_of(record)) != (place.at, place.print):
-                return False
-            if begun[at].next <= record.offset < ends[at] and at not in view.held:
-                batch.append(record)
-        if len(batch) >= BATCH:
+    for record in to_the_end(reader, ends=ends, at_a_time=BATCH):
+        at = (record.topic, record.partition)
+        place = unproved.pop(at, None)
+        if place is not None and (record.offset, print_of(record)) != (place.at, place.print):
+            return False
+        if begun[at].next <= record.offset < ends[at] and at not in view.held:
+            batch.append(record)
+        if len(batch) == BATCH:
             done += len(batch)
             _fold(view, batch)
             on_progress(done, total)
