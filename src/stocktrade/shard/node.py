@@ -26,8 +26,9 @@ LOST_PATIENCE_S: Final = 30.0
 """How long a shard that was lost to another owner may stay without a new assignment. The group makes one within
 its session timeout when members come and go; without one, somebody trades outside of the group."""
 
-COMMITTING_POLL_S: Final = 0.002
-"""How long a poll waits for inputs while a commit is under way: what has gathered behind it is to go on soon."""
+COMMITTING_POLL_S: Final = 0.010
+"""How long a poll waits for inputs while a commit is under way: what has gathered behind it is to go on soon, but
+a poll by kafka-python is several hops between threads, which take the processor from the commit."""
 
 POLL_RECORDS: Final = 2000
 
