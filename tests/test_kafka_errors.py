@@ -8,13 +8,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import kafka
 import pytest
+from confluent_kafka import KafkaException
 from kafka import admin as rights
 
 from conftest import HOW_TO_ENABLE, _do_without, _image_is_usable
@@ -26,6 +27,7 @@ from stocktrade.roles import order_entry
 from stocktrade.transport import CLIENTS, KAFKA_PYTHON, LIBRDKAFKA, kafka_txn, librdkafka, topics
 from stocktrade.transport import kafka_python as adapter
 from stocktrade.transport.base import NewRecord
+from stocktrade.transport.client import Placed
 from stocktrade.transport.kafka import KafkaLog
 from test_cli_errors import check_lines
 
@@ -452,6 +454,38 @@ def test_a_user_without_rights_is_told_what_may_not_be_done(
     said = failed(capsys, 2, error, *command, f"--command-config={file}", logs=writes)
     assert "AuthorizationFailed" in said
     assert "ask for the rights" in said
+
+
+def test_a_producer_that_was_refused_before_it_was_given_anything_says_why(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    broker: ManyListeners,
+    certificates: Path,
+    admin: Any,
+    no_topics: None,
+) -> None:
+    """After a fatal error librdkafka calls all that follows one: what it was is told once, and must not be missed."""
+    monkeypatch.setenv(settings.CLIENT, LIBRDKAFKA)
+    send = librdkafka._Batch.send
+
+    def takes_no_more(producer: Any) -> bool:
+        try:
+            producer.produce(topics.BUY_ORDERS, b"")
+        except KafkaException:
+            return True
+        return False
+
+    def late(batch: librdkafka._Batch, producer: Any, placed: Sequence[Placed], deadline: float) -> None:
+        within(10, lambda: takes_no_more(producer), "the producer is not refused")
+        send(batch, producer, placed, deadline)
+
+    monkeypatch.setattr(librdkafka._Batch, "send", late)
+    assert cli.run(["topics", "create", "-b", broker.bootstrap_servers]) == 0
+    capsys.readouterr()
+    granted(admin, *LOOK)
+    file = config(certificates, broker.server("PASSWORD"), "SASL_PLAINTEXT", sasl("guest"))
+    about = "the records were not sent: this user has not the right"
+    assert "AuthorizationFailed" in failed(capsys, 2, about, *BUY, f"--command-config={file}", logs=True)
 
 
 @pytest.mark.parametrize("command", [("nse",), BUY, ("topics", "create")], ids=lambda command: command[0])

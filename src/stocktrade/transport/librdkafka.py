@@ -469,7 +469,7 @@ class _Batch:
                         raise kafka_errors.KafkaTimeoutError("the producer's queue stays full") from None
                     producer.poll(0.01)
                 except KafkaException as error:
-                    raise _exception(error) from error
+                    raise _why_refused(producer, error) from error
 
     def _note(self, topic: str, partition: int) -> Callable[[Any, Any], None]:
         offsets = self._offsets[topic, partition] = deque()
@@ -507,6 +507,16 @@ class _Batch:
     def offsets(self) -> list[int]:
         """Where they are, once they are written."""
         return [self._offsets[topic, partition].popleft() for _, topic, partition in self._placed]
+
+
+def _why_refused(producer: Any, error: KafkaException) -> KafkaError:
+    """Why a producer takes no record: after a fatal error it says no more than that it had one, and a poll what."""
+    if error.args[0].code() == NativeError._FATAL:  # noqa: SLF001
+        try:
+            producer.poll(_SLICE_S)
+        except KafkaException as fatal:
+            return _exception(fatal)
+    return _exception(error)
 
 
 def _purge(producer: Any) -> None:
