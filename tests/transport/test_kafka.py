@@ -1,6 +1,7 @@
 """The log on Kafka passes the contract on a real broker, and does what only it promises."""
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -161,6 +162,20 @@ def test_an_option_that_librdkafka_cannot_obey_is_refused(kafka_servers: str, na
         log._connection.settings = log._connection.settings._replace(native=native)
         with pytest.raises(UsageError, match=f"no option {name}"):
             Librdkafka(log._connection, "")
+
+
+def test_a_leader_that_is_not_known_yet_is_no_lost_connection(kafka_servers: str) -> None:
+    """Both are said in the log of librdkafka alone. Only after a lost connection nothing more is committed."""
+    no_leader = "METADATAUPDATE [rdkafka#producer-1] [thrd:main]: Partition new(id)[0]: new leader-1 not found in cache"
+    lost = f"FAIL [rdkafka#producer-1] [thrd:{kafka_servers}/1]: {kafka_servers}/1: Disconnected (after 9 ms)"
+    with KafkaLog(kafka_servers, prefix=f"{unique()}-", client=LIBRDKAFKA) as log, owning(log) as writer:
+        topic = make_topic(log)
+        hears = writer._transactions._heard.handle  # type: ignore[attr-defined]
+        hears(logging.makeLogRecord({"msg": no_leader}))
+        assert len(writer.commit([NewRecord(topic, None, b"", 0)])) == 1
+        hears(logging.makeLogRecord({"msg": lost}))
+        with pytest.raises(Unavailable, match="a commit was not begun"):
+            writer.commit([NewRecord(topic, None, b"", 0)])
 
 
 @on_both

@@ -64,6 +64,9 @@ _FETCH_MAX_WAIT_SINGLE_MS: Final = 100
 _UNOBEYED: Final = ("ssl.protocol", "ssl.enabled.protocols")
 """Options that the library has no words for."""
 
+_OF_METADATA: Final = "METADATAUPDATE "
+"""Begins what it says when a broker that is asked to write names a leader that is not known: a new one, or none yet."""
+
 _headers: Final = methodcaller("headers")
 """Of a message. With a name that is no text the library returns tuples with holes, fatal to whoever looks into them,
 and leaves an error behind. A call from Python itself may go on past that error, this one raises SystemError."""
@@ -150,14 +153,19 @@ class Librdkafka(Client):
 
 
 class _Heard(logging.Handler):
-    """Whether the library had anything to say, and what: it logs the loss of a connection, and reports it nowhere."""
+    """Whether the library had anything to say, and what: it logs the loss of a connection, and reports it nowhere.
+
+    All it says counts as that, but for what is known to be something else.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.words = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.words = self.words or visible(record.getMessage(), 200)
+        words = record.getMessage()
+        if not words.startswith(_OF_METADATA):
+            self.words = self.words or visible(words, 200)
 
 
 class _Refusals:
