@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from stocktrade.audit import auditor, findings
 from stocktrade.audit.streams import fields_of
+from stocktrade.shard.history import to_the_end
 from stocktrade.transport.base import Log, Position, Record
 
 INPUTS: Final = ("buy-orders", "sell-offers")
@@ -85,9 +86,7 @@ def records_of(log: Log, *topics: str) -> list[Record]:
     for topic in topics:
         for shard in range(log.partitions()):
             with closing(log.reader({(topic, shard): 0})) as reader:
-                ends = reader.ends()
-                while not reader.caught_up(ends):
-                    records += reader.poll(1.0)
+                records += to_the_end(reader)
     return records
 
 

@@ -381,7 +381,7 @@ def archive_classes(work: Path, image: str, tag: str) -> None:
 
 
 def build(tag: str, recipe: str) -> None:
-    """Build the image in a temporary folder, from an unfinished one that goes away again."""
+    """Build the image in a temporary folder, on an unfinished one that has no name."""
     with tempfile.TemporaryDirectory(prefix="stocktrade-kafka-image-") as folder:
         work = Path(folder)
         say(f"bringing the jars of Kafka {KAFKA_VERSION} with Maven")

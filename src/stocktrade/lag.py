@@ -6,6 +6,7 @@ Invariant: nothing is written, and no more of the log is read than the question 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
@@ -94,16 +95,11 @@ def records_of(
     """
     if not starts:
         return
-    given = 0
     with closing(log.reader(starts)) as reader:
         ends = {at: min(end, stops.get(at, end)) for at, end in reader.ends().items()}
-        for record in to_the_end(reader, ends=ends, patience_s=PATIENCE_S):
-            if record.offset >= stops.get((record.topic, record.partition), record.offset + 1):
-                continue
-            yield record
-            given += 1
-            if given == at_most:
-                return
+        found = to_the_end(reader, ends=ends, patience_s=PATIENCE_S)
+        before = (each for each in found if each.offset < stops.get((each.topic, each.partition), each.offset + 1))
+        yield from islice(before, at_most)
 
 
 def newest(

@@ -11,8 +11,8 @@ from stocktrade import tables
 from stocktrade.domain.facts import Action, Instruction
 from stocktrade.domain.values import visible
 from stocktrade.errors import ExitCode, StocktradeError, UsageError
+from stocktrade.lag import records_of
 from stocktrade.roles.typed import checked_id
-from stocktrade.shard.history import to_the_end
 from stocktrade.transport import topics
 from stocktrade.transport.base import Log, Position, Record
 from stocktrade.transport.codec import decode_input
@@ -130,9 +130,7 @@ def _window(log: Log, ends: dict[tuple[str, int], int]) -> list[Record]:
     starts = {at: max(0, end - _WINDOW) for at, end in ends.items() if end}
     until = {at: ends[at] for at in starts}
     ends.update(starts)
-    with closing(log.reader(starts)) as reader:
-        found = to_the_end(reader, ends=until)
-        return [each for each in found if each.offset < until[each.topic, each.partition]]
+    return list(records_of(log, starts, stops=until))
 
 
 def order_in(record: Record) -> Found | None:

@@ -17,15 +17,14 @@ from rich.text import Text
 from stocktrade import tables
 from stocktrade.domain.values import group_indian, visible
 from stocktrade.errors import ExitCode, UsageError
-from stocktrade.lag import PATIENCE_S, backlogs, last_entries, newest
+from stocktrade.lag import backlogs, last_entries, newest, records_of
 from stocktrade.listing import Column, Form, Listing, number, time_of, write
 from stocktrade.ranges import Point, rfc3339
 from stocktrade.records import json_line, row_of
-from stocktrade.shard.history import to_the_end
-from stocktrade.spans import span_of
+from stocktrade.spans import Span, span_of
 from stocktrade.tables import record_line
 from stocktrade.transport import topics
-from stocktrade.transport.base import Log, Reader, Record
+from stocktrade.transport.base import Log, Record
 
 
 def create(log: Log, *, partitions: int | None, as_json: bool, console: Console, out: TextIO) -> ExitCode:
@@ -214,15 +213,12 @@ def tail(
         sys.stderr.write(f"no topic {topic} yet: the first `nse`, `buy` or `sell` makes it\n")
         return ExitCode.OK
     span = span_of(log, topic, start=start, until=until, last=last)
-    stops = span.stops
     if follow:
         span = span._replace(stops={})
-    with closing(log.reader(span.starts)) as reader, suppress(BrokenPipeError):
-        if follow:
-            records = _endless(reader, out, stop)
-        else:
-            kept = to_the_end(reader, ends=stops, patience_s=PATIENCE_S)
-            records = takewhile(lambda _: not stop(), kept)
+        records = _endless(log, span, out, stop)
+    else:
+        records = takewhile(lambda _: not stop(), records_of(log, span.starts, stops=span.stops))
+    with suppress(BrokenPipeError):
         for record in records:
             if span.holds(record):
                 out.write((json_line(record) if as_json else _line(record)) + "\n")
@@ -230,10 +226,11 @@ def tail(
     return ExitCode.OK
 
 
-def _endless(reader: Reader, out: TextIO, stop: Callable[[], bool]) -> Iterator[Record]:
-    while not stop():
-        yield from reader.poll(POLL_S)
-        out.flush()
+def _endless(log: Log, span: Span, out: TextIO, stop: Callable[[], bool]) -> Iterator[Record]:
+    with closing(log.reader(span.starts)) as reader:
+        while not stop():
+            yield from reader.poll(POLL_S)
+            out.flush()
 
 
 def _line(record: Record) -> str:
