@@ -1,6 +1,7 @@
 """Fail points do what the environment says, and without it nothing."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -54,6 +55,43 @@ def test_a_process_freezes_and_goes_on() -> None:
         process.send_signal(signal.SIGCONT)
         output, _ = process.communicate(timeout=20)
         assert (process.returncode, output.split()) == (0, ["0", "1", "2"])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+THREADED = """
+import os, threading
+from stocktrade.failpoints import hit
+
+def pass_by():
+    for n in range(50):
+        hit(str(n))
+        os.write(1, b".")
+
+thread = threading.Thread(target=pass_by)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_thread_of_its_own_freezes_where_it_is() -> None:
+    """Not a little later, when another thread has got the signal: by then it would have written what comes next."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", THREADED],
+        env={**os.environ, failpoints.VARIABLE: ",".join(f"{n}=stop" for n in range(50))},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    out = process.stdout.fileno()
+    try:
+        for _ in range(50):
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            assert select.select([out], [], [], 0)[0] == []
+            process.send_signal(signal.SIGCONT)
+            assert os.read(out, 9) == b"."
+        assert process.wait(20) == 0
     finally:
         process.kill()
         process.communicate()

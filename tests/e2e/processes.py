@@ -99,7 +99,11 @@ class Commands:
             assert process.poll() is None, self.said(process, "err")
             return [said for said in self.events(process)[after:] if said["event"] == event]
 
-        return until(found, within_s=within_s, what=event)[0]
+        try:
+            return until(found, within_s=within_s, what=event)[0]
+        except AssertionError as late:
+            late.add_note(f"the process said: {self.said(process)}{self.said(process, 'err')}")
+            raise
 
     @contextmanager
     def ending(self) -> Iterator[None]:
