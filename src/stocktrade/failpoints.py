@@ -51,7 +51,7 @@ def hit(name: str) -> None:
     if armed is not None:
         armed.left -= 1
         if armed.left == 0:
-            # To this thread: sent to the process another thread may get it, and this one would go on until that one ran.
+            # To this thread: sent to the process, another may get it, and this one would go on until that one ran.
             signal.pthread_kill(threading.get_ident(), armed.signal)
 
 

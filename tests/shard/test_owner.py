@@ -14,7 +14,7 @@ from later import Begun
 from stocktrade.core.instruments import parse_instruments
 from stocktrade.core.rules import RULES, Rules
 from stocktrade.domain.facts import Match
-from stocktrade.errors import Fenced, JournalBroken, LogDamaged, Unavailable, UsageError
+from stocktrade.errors import Fenced, JournalBroken, LogDamaged, StocktradeError, Unavailable, Unknown, UsageError
 from stocktrade.shard import history, snapshot
 from stocktrade.shard import owner as protocol
 from stocktrade.shard.journal import Head, InputLine, encode_batch
@@ -439,6 +439,15 @@ def test_a_full_batch_is_begun_behind_a_commit_and_a_third_waits(log: Log, monke
     assert ids(owner.close()) == ["b2", "b3", "b4", "b5"]
 
 
+def failing(error: StocktradeError) -> Callable[..., None]:
+    """Something that cannot be done."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
 def test_what_a_batch_causes_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """One commit holds it all and has seconds: orders that trade with many others make smaller batches."""
     monkeypatch.setattr(protocol, "MAX_BATCH_OUTPUTS", 7)
@@ -455,10 +464,6 @@ def test_a_shard_that_was_given_up_leaves_nothing_in_memory(
     """An exchange may lose its log for days, again and again: each time it drops a whole book."""
     monkeypatch.setattr("stocktrade.shard.node.RETRY_S", 0.05)
     node = Node(log, name="test", now_ms=lambda: 0, outlasts_outages=True)
-
-    def fail(*_: object, **__: object) -> None:
-        raise Unavailable("the log is away")
-
     given_up = []
     for number in range(3):
         while not node.owners:
@@ -468,7 +473,7 @@ def test_a_shard_that_was_given_up_leaves_nothing_in_memory(
             pass
         if within_a_snapshot:
             node.owners[0].begin_snapshot()
-        node.owners[0]._writer.commit = fail  # type: ignore[assignment, method-assign]
+        node.owners[0]._writer.commit = failing(Unavailable("the log is away"))  # type: ignore[assignment, method-assign]
         given_up.append(weakref.ref(node.owners[0]))
         log.append([sell(number)])
         while not node.step(0.0).lost:
@@ -538,6 +543,68 @@ def test_a_misrouted_order_is_matched_once_by_its_own_shard(tmp_path: Path) -> N
         node.close()
     assert trades == [[], [], [symbol] * 4, []]
     assert events == [0, 0, 8, 0]
+
+
+def two_shards_with_a_trade_each(log: Log, *, outlasts_outages: bool) -> Node:
+    """A node whose shards both have a snapshot to write."""
+    node = Node(log, name="test", now_ms=lambda: 0, outlasts_outages=outlasts_outages)
+    for symbol in symbols_by_shard(2).values():
+        log.append([buy(1, symbol=symbol), sell(1, symbol=symbol)])
+    while not node.has_taken(node.backlog_ends()):
+        node.step(0.05)
+    return node
+
+
+def with_snapshots(log: Log) -> list[int]:
+    return [shard for shard in range(2) if records_of(log, topics.SNAPSHOTS, shard)]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(Unavailable("the log is away"), []), (Fenced("another one has it"), [1]), (None, [0, 1])],
+    ids=["away", "fenced", "there"],
+)
+def test_a_node_that_outlasts_its_log_ends_without_the_snapshots_that_it_cannot_write(
+    tmp_path: Path, error: StocktradeError | None, left: list[int]
+) -> None:
+    """It says which shard that was; where the log is away, the next one would be waited for in vain."""
+    with connect(f"sqlite:{tmp_path / 'log'}", partitions=2) as log:
+        node = two_shards_with_a_trade_each(log, outlasts_outages=True)
+        if error is not None:
+            node.owners[0]._writer.commit = failing(error)  # type: ignore[assignment, method-assign]
+        assert node.close().lost == ({} if error is None else {0: error})
+        assert with_snapshots(log) == left
+
+
+def test_a_node_that_has_lost_its_log_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No snapshot is tried while the log is known to be away; and it is still told so."""
+    away = Unavailable("the log is away")
+    with connect(f"sqlite:{tmp_path / 'log'}", partitions=2) as log:
+        node = two_shards_with_a_trade_each(log, outlasts_outages=True)
+        monkeypatch.setattr(node._member, "poll", failing(away))
+        node.step(0.0)
+        end = node.close()
+        assert (end.lost, end.trouble, with_snapshots(log)) == ({}, away, [])
+
+
+@pytest.mark.parametrize("outlasts_outages", [False, True])
+def test_a_commit_whose_fate_is_not_known_is_told_at_the_end(tmp_path: Path, outlasts_outages: bool) -> None:
+    """Also by a node that outlasts its log: what it took may be committed or not."""
+    with connect(f"sqlite:{tmp_path / 'log'}", partitions=2) as log:
+        node = two_shards_with_a_trade_each(log, outlasts_outages=outlasts_outages)
+        node.owners[0]._writer.commit = failing(Unknown("nobody knows"))  # type: ignore[assignment, method-assign]
+        node.owners[0]._begin(b"", node.owners[0]._head, {}, [], [])
+        with pytest.raises(Unknown, match="nobody knows"):
+            node.close()
+
+
+def test_a_node_that_does_not_outlast_its_log_says_that_it_could_write_no_snapshot(tmp_path: Path) -> None:
+    """On a full disk, for one."""
+    with connect(f"sqlite:{tmp_path / 'log'}", partitions=2) as log:
+        node = two_shards_with_a_trade_each(log, outlasts_outages=False)
+        node.owners[0]._writer.commit = failing(Unavailable("full"))  # type: ignore[assignment, method-assign]
+        with pytest.raises(Unavailable, match="full"):
+            node.close()
 
 
 def test_a_large_snapshot_is_written_in_parts_while_trading_goes_on(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

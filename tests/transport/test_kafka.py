@@ -872,6 +872,27 @@ def test_an_exchange_outlasts_its_broker(new_broker: NewBroker, client: str) -> 
         assert [len(everything(participant, topic)) for topic in topics.OUTPUTS] == [2, 1, 2, 2]
 
 
+@pytest.mark.slow
+@on_both
+def test_an_idle_exchange_whose_broker_was_away_ends_cleanly(new_broker: NewBroker, client: str) -> None:
+    """Nothing was under way, so nothing is unknown: a producer that lost its connection is no error at the end."""
+    broker = new_broker()
+    with (
+        KafkaLog(broker.bootstrap_servers, settings=QUICK, client=client) as log,
+        KafkaLog(broker.bootstrap_servers, client=client) as participant,
+    ):
+        node = Running(log, "one", outlasts_outages=True)
+        own_all([node])
+        participant.append(
+            [NewRecord(topics.BUY_ORDERS, b"SBIN", SEED_BUY), NewRecord(topics.SELL_OFFERS, b"", SEED_SELL)]
+        )
+        assert len(wait_for(participant, topics.TRADES, 1, 30)) == 1
+        broker.kill_broker()
+        broker.start_broker()
+        node.end()
+        assert [len(everything(participant, topic)) for topic in topics.OUTPUTS] == [2, 1, 2, 2]
+
+
 def test_the_lag_shows_in_the_group(log: KafkaLog, admin: Any) -> None:
     log.ensure_topics(topics.SPECS)
     member = log.member("nse", topics.INPUTS)

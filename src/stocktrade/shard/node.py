@@ -230,9 +230,32 @@ class Node:
         return True
 
     def close(self) -> Step:
-        """Stop cleanly: each shard is left with a snapshot of where it stands. What was under way is told."""
+        """Stop cleanly: each shard is left with a snapshot of where it stands. What was under way is told.
+
+        Without that snapshot the next owner replays a little more. So a node that outlasts its log does not wait for
+        one that is away, and tells which shard it had to leave as it was.
+
+        Raises:
+            Fenced, Unavailable: it is not known what became of a commit under way; or no snapshot could be written,
+                and this node does not outlast its log.
+        """
+        taken: list[Taken] = []
+        lost: dict[int, StocktradeError | None] = {}
         try:
-            return Step([taken for owner in self.owners.values() for taken in owner.close()], [], {}, {})
+            for owner in self.owners.values():
+                taken += owner.settle()  # first: what is known is told, whatever becomes of the snapshots
+            is_away = self._trouble is not None
+            for shard, owner in self.owners.items():
+                if is_away:
+                    break
+                try:
+                    taken += owner.close()
+                except (Fenced, Unavailable) as error:
+                    if not self._outlasts_outages:
+                        raise
+                    lost[shard] = error
+                    is_away = isinstance(error, Unavailable)
+            return Step(taken, [], lost, {}, self._trouble)
         finally:
             self.abandon()
 
