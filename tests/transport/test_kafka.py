@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -850,11 +850,9 @@ def test_an_exchange_outside_of_the_group_makes_the_other_one_stop(
     node.end(cleanly=False)
 
 
-@pytest.mark.slow
-@on_both
-def test_an_exchange_outlasts_its_broker(new_broker: NewBroker, client: str) -> None:
-    """Killed in the middle of its work, it goes on by itself when the broker is back, and takes each order once."""
-    broker = new_broker()
+@contextmanager
+def given_a_trade(broker: KafkaContainer, client: str) -> Iterator[tuple[Running, KafkaLog]]:
+    """An exchange that outlasts its broker and was just sent an order and an offer that trade; and who sent them."""
     with (
         KafkaLog(broker.bootstrap_servers, settings=QUICK, client=client) as log,
         KafkaLog(broker.bootstrap_servers, client=client) as participant,
@@ -864,6 +862,15 @@ def test_an_exchange_outlasts_its_broker(new_broker: NewBroker, client: str) -> 
         participant.append(
             [NewRecord(topics.BUY_ORDERS, b"SBIN", SEED_BUY), NewRecord(topics.SELL_OFFERS, b"", SEED_SELL)]
         )
+        yield node, participant
+
+
+@pytest.mark.slow
+@on_both
+def test_an_exchange_outlasts_its_broker(new_broker: NewBroker, client: str) -> None:
+    """Killed in the middle of its work, it goes on by itself when the broker is back, and takes each order once."""
+    broker = new_broker()
+    with given_a_trade(broker, client) as (node, participant):
         broker.kill_broker()
         broker.start_broker()
         assert len(wait_for(participant, topics.TRADES, 1, 30)) == 1
@@ -877,15 +884,7 @@ def test_an_exchange_outlasts_its_broker(new_broker: NewBroker, client: str) -> 
 def test_an_idle_exchange_whose_broker_was_away_ends_cleanly(new_broker: NewBroker, client: str) -> None:
     """Nothing was under way, so nothing is unknown: a producer that lost its connection is no error at the end."""
     broker = new_broker()
-    with (
-        KafkaLog(broker.bootstrap_servers, settings=QUICK, client=client) as log,
-        KafkaLog(broker.bootstrap_servers, client=client) as participant,
-    ):
-        node = Running(log, "one", outlasts_outages=True)
-        own_all([node])
-        participant.append(
-            [NewRecord(topics.BUY_ORDERS, b"SBIN", SEED_BUY), NewRecord(topics.SELL_OFFERS, b"", SEED_SELL)]
-        )
+    with given_a_trade(broker, client) as (node, participant):
         assert len(wait_for(participant, topics.TRADES, 1, 30)) == 1
         broker.kill_broker()
         broker.start_broker()

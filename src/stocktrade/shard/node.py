@@ -244,17 +244,15 @@ class Node:
         try:
             for owner in self.owners.values():
                 taken += owner.settle()  # first: what is known is told, whatever becomes of the snapshots
-            is_away = self._trouble is not None
-            for shard, owner in self.owners.items():
-                if is_away:
-                    break
+            for shard, owner in self.owners.items() if self._trouble is None else ():
                 try:
                     taken += owner.close()
                 except (Fenced, Unavailable) as error:
                     if not self._outlasts_outages:
                         raise
                     lost[shard] = error
-                    is_away = isinstance(error, Unavailable)
+                    if isinstance(error, Unavailable):
+                        break
             return Step(taken, [], lost, {}, self._trouble)
         finally:
             self.abandon()
