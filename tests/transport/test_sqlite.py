@@ -79,7 +79,13 @@ class TestTheContractNotices:
             TestSqliteLog().test_a_horizon_is_true(lambda: SqliteLog(tmp_path), max_records=3)
 
     def test_a_reader_that_spins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite._Session, "wait", lambda *_: None)
+        def spin(*_: object) -> None:
+            """Spend more than it may, however little of the processor there is."""
+            end = time.thread_time() + 0.12
+            while time.thread_time() < end:
+                pass
+
+        monkeypatch.setattr(sqlite._Session, "wait", spin)
         with pytest.raises(AssertionError, match="processor"):
             TestSqliteLog().test_a_reader_at_the_end_wakes_up_on_append_without_busy_waiting(
                 lambda: SqliteLog(tmp_path)
