@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import confluent_kafka
 import kafka
 import lz4.frame  # type: ignore[import-untyped]
 import pytest
+from kafka import TopicPartition as Place
 from kafka.record import default_records
 
 from kafka_container import KafkaContainer, free_port
@@ -176,6 +177,52 @@ def test_a_leader_that_is_not_known_yet_is_no_lost_connection(kafka_servers: str
         hears(logging.makeLogRecord({"msg": lost}))
         with pytest.raises(Unavailable, match="a commit was not begun"):
             writer.commit([NewRecord(topic, None, b"", 0)])
+
+
+@pytest.mark.parametrize("client", [LIBRDKAFKA], indirect=True)
+def test_a_topic_that_is_new_to_a_consumer_is_fetched_at_once(log: KafkaLog) -> None:
+    """By itself librdkafka asks who leads it when a second has passed since it was made, and once a second."""
+    topic = make_topic(log)
+    place = Place(log._prefix + topic, 0)
+    log.append([NewRecord(topic, None, b"", 0)])
+    took_s = []
+    for _ in range(3):
+        with closing(log._client.fetcher({})) as fetcher:
+            fetcher.fetch(0.1, 1)  # it is connected
+            begin = time.monotonic()
+            fetcher.seek(place, 0)
+            while not fetcher.fetch(0.1, 1):
+                assert time.monotonic() < begin + 10
+            took_s.append(time.monotonic() - begin)
+    assert min(took_s) < 0.45
+
+
+@on_both
+def test_a_backlog_goes_on_without_asking_where_it_ends(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.ensure_topics(topics.SPECS)
+    with closing(log.member(unique(), topics.INPUTS)) as member:
+        assert isinstance(member, adapter.KafkaMember)
+        assignment(member, log.partitions(), 20)
+        log.append([NewRecord(topic, None, b"%d" % n, 0) for n in range(100) for topic in topics.INPUTS])
+        member.start(0, {})
+        deadline = time.monotonic() + 20
+        while not member._inputs[0].lasts_for(90):
+            assert time.monotonic() < deadline
+            member._fetch(0.1)
+
+        def fail(*_: object, **__: object) -> None:
+            pytest.fail("it asked")
+
+        read: list[Record] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(member._fetcher, "stable_ends", fail)
+            for _ in range(9):
+                poll = member.poll(1, 10)
+                assert poll.records[-1].arrival <= poll.horizons[0]
+                read += poll.records
+        order = [(record.arrival, record.topic, record.offset) for record in read]
+        assert order == sorted(order)
+        assert len(read) == 90
 
 
 @on_both

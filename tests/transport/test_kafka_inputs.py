@@ -104,6 +104,24 @@ def test_a_record_says_nothing_of_the_other_topic(unequal: tuple[Brokers, ShardI
     assert (arrivals(inputs.pop(10)), inputs.horizon) == ([1], UNBOUNDED)
 
 
+@given(steps, st.integers(1, 5))
+def test_a_backlog_goes_on_without_a_look(taken: list[tuple[str, Place, int]], most: int) -> None:
+    """What is delivered of inputs that last for it lies before the horizon, so nothing of it waits for a question."""
+    brokers, inputs = Brokers(), ShardInputs({A: 0, B: 0})
+    for _ in range(most):
+        brokers.append(A)
+        brokers.append(B)
+    for what, place, count in taken:
+        if what == "append":
+            brokers.append(place)
+        elif what == "fetch":
+            brokers.fetch(inputs, place, count)
+        elif what == "deliver" and inputs.lasts_for(most):
+            popped = arrivals(inputs.pop(most))
+            assert len(popped) == most
+            assert popped[-1] < inputs.horizon < UNBOUNDED
+
+
 def test_the_end_of_a_transaction_is_passed_without_a_record() -> None:
     inputs = ShardInputs({A: 0, B: 0})
     inputs.look({A: 2, B: 0})

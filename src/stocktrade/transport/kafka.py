@@ -637,14 +637,18 @@ class KafkaMember(_Opened, Member):
             left_s = max(0.0, deadline - time.monotonic())
             slice_s = _LOOK_AGAIN_S if self._unsettled else _SLICE_S
             changed = self._fetch(0.0 if self._is_waiting() else min(left_s, slice_s))
-            if self._is_worth_a_look():
+            if self._is_worth_a_look(max_records):
                 self._look()
             if self._is_waiting() or changed or self._has_risen() or time.monotonic() >= deadline:
                 break
         self._send_progress()
         records = self._deliver(max_records)
         horizons = self._horizons = {shard: inputs.horizon for shard, inputs in self._inputs.items()}
-        self._unsettled = {shard for shard, horizon in horizons.items() if horizon != UNBOUNDED}
+        self._unsettled = {
+            shard
+            for shard, inputs in self._inputs.items()
+            if horizons[shard] != UNBOUNDED and not inputs.lasts_for(max_records)
+        }
         assigned = self._assigned - self._lost
         lost = frozenset(self._lost & self._assigned)
         return Poll(records, horizons, assigned, self._others(assigned), lost, self._held_back())
@@ -655,12 +659,15 @@ class KafkaMember(_Opened, Member):
     def _has_risen(self) -> bool:
         return any(inputs.horizon > self._horizons.get(shard, 0) for shard, inputs in self._inputs.items())
 
-    def _is_worth_a_look(self) -> bool:
-        """Whether something was fetched since the last look, or what that one found does not come."""
+    def _is_worth_a_look(self, max_records: int) -> bool:
+        """Whether something was fetched since the last look, or what that one found does not come.
+
+        Of a shard with a backlog there is no need: what is delivered comes before what waits.
+        """
         now = time.monotonic()
         if now < self._look_at:
             return False
-        if any(inputs.wants_a_look for inputs in self._inputs.values()):
+        if any(inputs.wants_a_look and not inputs.lasts_for(max_records) for inputs in self._inputs.values()):
             return True
         return bool(self._unsettled) and now >= self._look_again_at
 

@@ -130,6 +130,10 @@ class ShardInputs:
         """Whether something was fetched that is not delivered."""
         return any(each.waiting for each in self.inputs)
 
+    def lasts_for(self, records: int) -> bool:
+        """Whether that many can be delivered before the next poll, and the order of those is known without a look."""
+        return all(len(each.waiting) > records for each in self.inputs)
+
     @property
     def wants_a_look(self) -> bool:
         """Whether something was fetched since the last look at one of them."""

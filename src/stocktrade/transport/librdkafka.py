@@ -287,6 +287,7 @@ class _Fetcher(Fetcher):
         self._what = "the log cannot be read" if group is None else "the inputs cannot be read"
         self._from: dict[Place, int] = dict(starts)
         self._reached: dict[Place, int] = dict(starts)
+        self._topics: set[str] = set()
         self._closed = False
         self._asking: Any = None
         self._group_at = 0.0
@@ -314,7 +315,7 @@ class _Fetcher(Fetcher):
                 "queued.max.messages.kbytes": 16 * 1024,
             },
         )
-        self._consumer.assign([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
+        self._begin([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
 
     def fetch(self, timeout_s: float, max_records: int) -> Mapping[Place, Sequence[Record]]:
         try:
@@ -394,7 +395,16 @@ class _Fetcher(Fetcher):
     def seek(self, place: Place, offset: int) -> None:
         self.pause(place)
         self._from[place] = self._reached[place] = offset
-        self._consumer.incremental_assign([NativePlace(place.topic, place.partition, offset)])
+        self._begin([NativePlace(place.topic, place.partition, offset)])
+
+    def _begin(self, places: Sequence[NativePlace]) -> None:
+        self._consumer.incremental_assign(places)
+        topics = {place.topic for place in places}
+        if not topics <= self._topics:
+            # Of a topic that is new to it the library asks in rounds who leads it, a second apart; this makes it ask.
+            self._topics |= topics
+            with suppress(KafkaException):  # nobody answers now: it goes on asking
+                self._topics |= self._consumer.list_topics(timeout=_ASK_S).topics.keys()
 
     def pause(self, place: Place) -> None:
         if self._group is not None and place in (self._group.assignment() or ()):
