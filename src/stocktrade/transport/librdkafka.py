@@ -287,7 +287,7 @@ class _Fetcher(Fetcher):
         self._what = "the log cannot be read" if group is None else "the inputs cannot be read"
         self._from: dict[Place, int] = dict(starts)
         self._reached: dict[Place, int] = dict(starts)
-        self._topics: set[str] = set()
+        self._topics = {place.topic for place in starts}
         self._closed = False
         self._asking: Any = None
         self._group_at = 0.0
@@ -315,7 +315,7 @@ class _Fetcher(Fetcher):
                 "queued.max.messages.kbytes": 16 * 1024,
             },
         )
-        self._begin([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
+        self._consumer.assign([NativePlace(place.topic, place.partition, offset) for place, offset in starts.items()])
 
     def fetch(self, timeout_s: float, max_records: int) -> Mapping[Place, Sequence[Record]]:
         try:
@@ -395,14 +395,11 @@ class _Fetcher(Fetcher):
     def seek(self, place: Place, offset: int) -> None:
         self.pause(place)
         self._from[place] = self._reached[place] = offset
-        self._begin([NativePlace(place.topic, place.partition, offset)])
-
-    def _begin(self, places: Sequence[NativePlace]) -> None:
-        self._consumer.incremental_assign(places)
-        topics = {place.topic for place in places}
-        if not topics <= self._topics:
-            # Of a topic that is new to it the library asks in rounds who leads it, a second apart; this makes it ask.
-            self._topics |= topics
+        self._consumer.incremental_assign([NativePlace(place.topic, place.partition, offset)])
+        if place.topic not in self._topics:
+            # When it connects, the library asks who leads the topics that it is to fetch. Of one that comes later it
+            # asks in rounds, a second apart; this makes it ask.
+            self._topics.add(place.topic)
             with suppress(KafkaException):  # nobody answers now: it goes on asking
                 self._topics |= self._consumer.list_topics(timeout=_ASK_S).topics.keys()
 
@@ -625,8 +622,9 @@ class _Transactions(Transactions):
             },
         )
         try:
-            _until(producer, refusals, deadline, producer.init_transactions)
+            # In this order: what wants the coordinator before there is a connection is tried again half a second later.
             _until(producer, refusals, deadline, lambda left_s: producer.list_topics(timeout=left_s))
+            _until(producer, refusals, deadline, producer.init_transactions)
             producer.poll(0)
         except BaseException:
             _purge(producer)
