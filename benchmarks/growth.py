@@ -105,7 +105,7 @@ QUICK: Final = Size(
     warm_up=1_000,
     measured=2_000,
     singles=10,
-    on_kafka=400,
+    on_kafka=500,
 )
 
 
@@ -407,7 +407,7 @@ def warm_up(log: Log, size: Size, take: Callable[[int], None]) -> int:
     In two waves: a broker makes the index of a partition with the second batch of some size, which can take it many
     milliseconds for each partition that is new, once.
     """
-    wave = size.on_kafka // 4
+    wave = size.on_kafka // 8 * 2  # whole pairs
     for number in range(2):
         put(log, number * wave, wave)
         take(wave)

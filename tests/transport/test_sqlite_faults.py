@@ -146,6 +146,7 @@ def test_kills_at_random_lose_no_acknowledged_record_and_leave_no_half(folder: P
     assert len(set(pairs_read)) == len(pairs_read), "an append twice"
     read = {record.offset: (record.value or b"").decode() for record in records}
     assert acknowledged.items() <= read.items()
+    assert acknowledged
 
 
 OWNER = (
@@ -258,7 +259,7 @@ def test_a_process_stopped_in_the_queue_is_named(folder: Path) -> None:
 GREEDY = (
     PRELUDE
     + """
-with SqliteLog(folder, gate_timeout_s=60) as log:
+with SqliteLog(folder) as log:
     print("ready", flush=True)
     sys.stdin.readline()
     count, offset = 0, 0
